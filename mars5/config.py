@@ -1,0 +1,243 @@
+"""What a caller wishes (`InferenceConfig`) and what a checkpoint states (`ModelDims` and friends).
+
+Axis letters used in every docstring of this package:
+
+    B batch      S joint-id sequence   N text ids        D model width
+    T frames     L NAR decoder frames  R reference frames
+    Q codebooks  K code classes        V vocabulary      H heads
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from mars5.errors import CheckpointError, ConfigError
+
+SAMPLE_RATE = 24_000
+N_CODEBOOKS = 8
+CODEBOOK_SIZE = 1024
+PAD_CODE = CODEBOOK_SIZE  # the class after the last code
+N_CLASSES = CODEBOOK_SIZE + 1
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 10.0),
+    "top_k": (0, 1_000_000),
+    "top_p": (0.0, 1.0),
+    "typical_p": (0.0, 1.0),
+    "freq_penalty": (-100.0, 100.0),
+    "presence_penalty": (-100.0, 100.0),
+    "rep_penalty_window": (0, 100_000),
+    "eos_penalty_decay": (0.0, 10.0),
+    "eos_penalty_factor": (-1000.0, 1000.0),
+    "eos_estimated_gen_length_factor": (0.0, 100.0),
+    "timesteps": (1, 200),
+    "x_0_temp": (0.01, 10.0),
+    "q0_override_steps": (0, 200),
+    "nar_guidance_w": (-20.0, 20.0),
+    "max_prompt_dur": (0.1, 60.0),
+    "generate_max_len_override": (-1, 100_000),
+    "trim_db": (0.0, 200.0),
+    "beam_width": (1, 1),
+    "ref_audio_pad": (0.0, 5.0),
+}
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """Settings of one call to `Mars5TTS.tts`; names and defaults are public API (spec 2, section 1).
+
+    Attributes:
+        temperature: divisor of the AR logits; 0 is greedy decoding.
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p: keep the likeliest tokens up to this probability mass; 1 keeps all.
+        typical_p: mass of locally typical sampling; above 0.999 it is off.
+        freq_penalty: subtracted from a logit for each occurrence in the window.
+        presence_penalty: subtracted once if the token occurs in the window.
+        rep_penalty_window: generated tokens looked back at; 0 means all.
+        eos_penalty_decay: exponent of the penalty on an early end.
+        eos_penalty_factor: weight of the penalty on an early end.
+        eos_estimated_gen_length_factor: tokens expected per character of text.
+        timesteps: diffusion steps visited; at the model's own number the exact law runs.
+        x_0_temp: divisor of the NAR's logits.
+        q0_override_steps: above this step the coarse codes are shown to the NAR without noise.
+        nar_guidance_w: classifier-free guidance weight; 1 turns the second pass off.
+        max_prompt_dur: seconds; a longer reference draws a warning.
+        generate_max_len_override: most ids in all, prompt included; at most 1 means 2000.
+        deep_clone: continue the reference; needs its transcript.
+        use_kv_cache: reuse keys and values; never changes the result within the window.
+        trim_db: silence at the ends below this level under the peak is cut.
+        beam_width: only 1.
+        ref_audio_pad: seconds of silence put before the reference.
+
+    Raises:
+        ConfigError: a field is unknown, of the wrong type, or out of its range.
+    """
+
+    temperature: float = 0.7
+    top_k: int = 200
+    top_p: float = 0.2
+    typical_p: float = 1.0
+    freq_penalty: float = 3
+    presence_penalty: float = 0.4
+    rep_penalty_window: int = 80
+    eos_penalty_decay: float = 0.5
+    eos_penalty_factor: float = 1
+    eos_estimated_gen_length_factor: float = 1.0
+    timesteps: int = 200
+    x_0_temp: float = 0.7
+    q0_override_steps: int = 20
+    nar_guidance_w: float = 3
+    max_prompt_dur: float = 12
+    generate_max_len_override: int = -1
+    deep_clone: bool = True
+    use_kv_cache: bool = True
+    trim_db: float = 27
+    beam_width: int = 1
+    ref_audio_pad: float = 0
+
+    def __new__(cls, *_args: Any, **settings: Any) -> InferenceConfig:
+        known = list(cls.__dataclass_fields__)
+        for name in settings:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+                raise ConfigError(f"InferenceConfig has no setting {name!r}; {hint}")
+        return object.__new__(cls)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.type == "bool":
+                if not isinstance(value, bool):
+                    raise ConfigError(f"{item.name} must be True or False, got {value!r}")
+            else:
+                _check_number(item.name, value, whole=item.type == "int")
+
+    @property
+    def max_len(self) -> int:
+        """Most ids of one generation, the prompt included."""
+        return self.generate_max_len_override if self.generate_max_len_override > 1 else 2000
+
+
+def _check_number(name: str, value: Any, whole: bool) -> None:
+    low, high = _RANGES[name]
+    kind = "a whole number" if whole else "a number"
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise ConfigError(f"{name} must be {kind} from {low} to {high}, got {value!r}")
+    if not low <= value <= high:  # also refuses NaN
+        raise ConfigError(f"{name} must be {kind} from {low} to {high}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class ARDims:
+    """Sizes of the autoregressive model; the defaults are the published ones (spec 1, section 0)."""
+
+    n_vocab: int
+    dim: int = 1536
+    n_heads: int = 24
+    n_layers: int = 26
+    ff_dim: int = 3584
+    n_spk_layers: int = 2
+    spk_ff_dim: int = 4608
+    sliding_window: int = 3000
+
+    def __post_init__(self) -> None:
+        _check_dims(self)
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.n_heads
+
+
+@dataclass(frozen=True)
+class NARDims:
+    """Sizes of the non-autoregressive model; the defaults are the published ones."""
+
+    n_text_vocab: int
+    n_classes: int = N_CLASSES
+    dim: int = 1024
+    n_heads: int = 16
+    n_enc_layers: int = 8
+    n_dec_layers: int = 16
+    n_spk_layers: int = 3
+    ff_dim: int = 3072
+    t_emb_dim: int = 1024
+    diffusion_steps: int = 200
+
+    def __post_init__(self) -> None:
+        _check_dims(self)
+
+
+def _check_dims(dims: ARDims | NARDims) -> None:
+    for name, value in asdict(dims).items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
+            raise CheckpointError(
+                f"{type(dims).__name__}.{name} must be a whole number from 1 to 1000000, "
+                f"got {value!r}: the checkpoint's config is damaged"
+            )
+    if dims.dim % dims.n_heads or dims.dim % N_CODEBOOKS:
+        raise CheckpointError(
+            f"{type(dims).__name__}.dim = {dims.dim} must be divisible by n_heads = "
+            f"{dims.n_heads} and by the {N_CODEBOOKS} codebooks"
+        )
+
+
+@dataclass(frozen=True)
+class PromptConvention:
+    """How a checkpoint lays out its prompt.
+
+    Attributes:
+        drop_first: the published weights lose the first speech entry after the text (spec 2,
+            section 3); checkpoints trained without that off-by-one say `False`.
+    """
+
+    drop_first: bool = True
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a checkpoint's `config` metadata states beyond its weights (spec 3).
+
+    Attributes:
+        ar, nar: sizes of the two models.
+        prompt: layout of the prompt.
+        codec: description of the codec that made the codes; `{"name": "encodec"}` is published.
+        defaults: `InferenceConfig` settings recommended by the checkpoint's makers.
+        facts: free text about the checkpoint: name, licence, training.
+    """
+
+    ar: ARDims
+    nar: NARDims
+    prompt: PromptConvention = PromptConvention()
+    codec: dict[str, Any] = field(default_factory=lambda: {"name": "encodec"})
+    defaults: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def published(cls, n_text: int, n_speech: int) -> ModelConfig:
+        """The full-size configuration for tokenizers of these sizes."""
+        return cls(ARDims(n_text + n_speech), NARDims(n_text + 1))
+
+    @classmethod
+    def from_json(cls, data: Any) -> ModelConfig:
+        """Read what `to_json` wrote; raises `CheckpointError` for anything else."""
+        if not isinstance(data, dict) or not {"ar", "nar"} <= data.keys():
+            raise CheckpointError("the checkpoint's config must be an object with 'ar' and 'nar'")
+        try:
+            settings = InferenceConfig(**data.get("defaults", {}))  # refuses what it cannot honour
+            del settings
+            return cls(
+                ARDims(**data["ar"]),
+                NARDims(**data["nar"]),
+                PromptConvention(**data.get("prompt", {})),
+                dict(data.get("codec", {"name": "encodec"})),
+                dict(data.get("defaults", {})),
+                dict(data.get("facts", {})),
+            )
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint's config is damaged: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

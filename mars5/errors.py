@@ -1,0 +1,54 @@
+"""The one exception tree: every error a caller can cause is a `Mars5Error`.
+
+Messages name the file or field, what was found, the limit, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class Mars5Error(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ConfigError(Mars5Error, ValueError):
+    """A setting is unknown, out of its range, or contradicts another one."""
+
+
+class CheckpointError(Mars5Error, ValueError):
+    """A checkpoint file is damaged, hostile, or does not fit the model it claims to be."""
+
+
+class TokenizerError(Mars5Error, ValueError):
+    """A tokenizer file is malformed, or ids and codes lie outside the vocabulary."""
+
+
+class AudioInputError(Mars5Error, ValueError):
+    """Reference audio cannot be read, or is not usable as a reference."""
+
+
+class TextError(Mars5Error, ValueError):
+    """Text to speak (or a transcript) is empty, too long, or not speakable."""
+
+
+class VoiceError(Mars5Error, ValueError):
+    """A voice file is damaged or was made with another codec or checkpoint."""
+
+
+class GenerationError(Mars5Error, RuntimeError):
+    """Generation ran but gave nothing that can be turned into audio."""
+
+
+class DeviceError(Mars5Error, RuntimeError):
+    """A device was asked for that this machine or this build of torch does not have."""
+
+
+class HubError(Mars5Error, RuntimeError):
+    """A file could not be fetched, found offline, or did not have its pinned hash."""
+
+
+class MissingExtraError(Mars5Error, ImportError):
+    """An optional dependency is needed; the message holds the install line."""
+
+
+class TrainError(Mars5Error, RuntimeError):
+    """A step of the training recipe cannot run (missing teacher, corpus, or earlier step)."""
