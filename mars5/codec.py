@@ -1,0 +1,168 @@
+"""Waveform to codes: EnCodec for the published weights, a small mel codec for the embedded ones.
+
+Both take (B, T) float32 waves at 24 kHz and return (B, frames, 8) int64 codes. This module is the
+only user of the `encodec` package: its module classes with our own loading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, SAMPLE_RATE
+from mars5.errors import CheckpointError
+
+ENCODEC_HOP = 320
+ENCODEC_BANDWIDTH = 6.0  # kbps: 8 codebooks
+ENCODEC_CHUNK_SECONDS = 60
+
+
+class Codec(Protocol):
+    """What the rest of the library knows of a codec."""
+
+    name: str
+    frame_rate: float
+
+    def encode(self, wave: Tensor) -> Tensor:
+        """(B, T) float32 at 24 kHz -> (B, frames, Q) int64 codes in 0..1023."""
+        ...
+
+
+class EncodecCodec(nn.Module):
+    """EnCodec 24 kHz at 6 kbps (spec 1, section 0), built from the package's own classes."""
+
+    name = "encodec"
+    frame_rate = SAMPLE_RATE / ENCODEC_HOP
+
+    def __init__(self) -> None:
+        super().__init__()
+        from encodec.model import EncodecModel
+
+        self.model = EncodecModel.encodec_model_24khz(pretrained=False)
+        self.model.set_target_bandwidth(ENCODEC_BANDWIDTH)
+
+    @torch.no_grad()
+    def encode(self, wave: Tensor) -> Tensor:
+        frames = self.model.encode(wave[:, None])
+        codes: Tensor = torch.cat([codes for codes, _ in frames], -1).transpose(1, 2)
+        return codes
+
+
+@dataclass(frozen=True)
+class MelCodecDims:
+    """Sizes of a `MelCodec`, stated by its checkpoint.
+
+    Attributes:
+        stack: mel frames of `hop` samples that share one code frame.
+        rank: dimensions kept of the stacked log-mel.
+        level: root-mean-square the wave is brought to before analysis.
+        floor: smallest mel amplitude told apart from silence.
+    """
+
+    stack: int = 2
+    rank: int = 96
+    n_mels: int = 80
+    n_fft: int = 1024
+    hop: int = 320
+    level: float = 0.1
+    floor: float = 0.002
+
+    def __post_init__(self) -> None:
+        whole = (self.stack, self.rank, self.n_mels, self.n_fft, self.hop)
+        if not all(isinstance(n, int) and 1 <= n <= 65_536 for n in whole):
+            raise CheckpointError(f"codec sizes must be whole numbers from 1 to 65536: {self}")
+        if not (0 < self.level <= 1 and 0 < self.floor <= 1 and self.n_fft >= self.hop):
+            raise CheckpointError(f"codec level, floor or n_fft is out of its range: {self}")
+
+
+class MelCodec(nn.Module):
+    """Residual vector quantisation of stacked log-mel frames: no network, hence fast and robust.
+
+    The codebook vectors live in a space of `rank` principal directions of the stacked log-mel;
+    summed and projected back they are the log-mel a vocoder reads (see `mars5.vocoder`).
+    """
+
+    name = "mel-rvq"
+
+    def __init__(self, dims: MelCodecDims) -> None:
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+
+        self.dims = dims
+        self.frame_rate = SAMPLE_RATE / (dims.hop * dims.stack)
+        width = dims.n_mels * dims.stack
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("projection", torch.zeros(width, dims.rank))
+        self.register_buffer("codebooks", torch.zeros(N_CODEBOOKS, CODEBOOK_SIZE, dims.rank))
+        filters = melscale_fbanks(
+            dims.n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, dims.n_mels, SAMPLE_RATE, "slaney", "slaney"
+        )
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(dims.n_fft), persistent=False)
+        self.mean: Tensor
+        self.projection: Tensor
+        self.codebooks: Tensor
+        self.filters: Tensor
+        self.window: Tensor
+
+    def log_mel(self, wave: Tensor) -> Tensor:
+        """(B, T) -> (B, ceil(T / hop), n_mels) log amplitudes above the floor, in nats."""
+        d = self.dims
+        frames = -(-wave.shape[1] // d.hop)
+        side = (d.n_fft - d.hop) // 2
+        wave = F.pad(wave, (side, side + frames * d.hop - wave.shape[1]))
+        spectrum = torch.stft(
+            wave, d.n_fft, d.hop, window=self.window, center=False, return_complex=True
+        )
+        mel = spectrum.abs().transpose(1, 2)[:, :frames] @ self.filters
+        return (mel.clamp(min=d.floor) / d.floor).log()
+
+    def features(self, wave: Tensor) -> Tensor:
+        """(B, T) -> (B, frames, rank): what is quantised."""
+        d = self.dims
+        mel = self.log_mel(self.levelled(wave))
+        mel = F.pad(mel, (0, 0, 0, -mel.shape[1] % d.stack))
+        stacked = mel.unflatten(1, (-1, d.stack)).flatten(2)
+        return (stacked - self.mean) @ self.projection
+
+    def quantise(self, features: Tensor) -> Tensor:
+        """(B, frames, rank) -> (B, frames, Q) codes, each book on what the ones before left."""
+        rest, codes = features, []
+        for book in self.codebooks:
+            # |x - c|^2 without |x|^2, which is the same for all entries.
+            nearest = (book.pow(2).sum(-1) - 2 * rest @ book.T).argmin(-1)
+            codes.append(nearest)
+            rest = rest - book[nearest]
+        return torch.stack(codes, -1)
+
+    @torch.no_grad()
+    def encode(self, wave: Tensor) -> Tensor:
+        return self.quantise(self.features(wave))
+
+    def vector_table(self) -> Tensor:
+        """(Q * 1024, stack * n_mels): rows whose sums over the books are stacked log-mel frames."""
+        vectors = self.codebooks @ self.projection.T
+        vectors[0] += self.mean
+        return vectors.flatten(0, 1)
+
+    def levelled(self, wave: Tensor) -> Tensor:
+        """Bring the loud half of each wave to `level`, so that recording gain carries no meaning."""
+        blocks = F.pad(wave, (0, -wave.shape[1] % self.dims.hop)).unflatten(1, (-1, self.dims.hop))
+        power = blocks.pow(2).mean(-1)
+        loud = power >= power.mean(1, keepdim=True) * 0.25
+        rms = ((power * loud).sum(1) / loud.sum(1).clamp(min=1)).sqrt()
+        return wave * (self.dims.level / rms.clamp(min=1e-5))[:, None]
+
+
+def build_mel_codec(config: dict[str, Any], weights: dict[str, Tensor]) -> MelCodec:
+    """The mel codec a checkpoint describes; raises `CheckpointError` if the parts do not fit."""
+    try:
+        codec = MelCodec(MelCodecDims(**config))
+        codec.load_state_dict(weights)
+    except (TypeError, RuntimeError) as error:
+        raise CheckpointError(f"the codec does not fit its config: {error}") from error
+    return codec.eval()

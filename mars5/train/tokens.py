@@ -1,0 +1,104 @@
+"""Step 3: turn the corpus into codes and train the two tokenizers.
+
+A token shard holds the codes of one corpus shard with what training needs to know of each
+utterance; it is a thirtieth of the audio's size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mars5.codec import MelCodec
+from mars5.train.corpus import read_shard
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance, ready for training.
+
+    Attributes:
+        text: what is said.
+        speaker: voice and playback speed; utterances of one speaker may stand in for each other.
+        codes: (T, Q) int16.
+        progress: (T,) float16, how far into `text` (0..1, in characters) the speech is at the
+            middle of each frame, from the teacher's phone times.
+    """
+
+    text: str
+    speaker: str
+    codes: Tensor
+    progress: Tensor
+
+
+def encode_shard(codec: MelCodec, shard: Path, target: Path) -> None:
+    """Write the codes of a corpus shard, unless they exist already."""
+    if target.exists():
+        return
+    entries, codes, progress = [], [], []
+    for utterance, pcm in read_shard(shard):
+        wave = torch.from_numpy(pcm).float()[None] / 32768
+        codes.append(codec.encode(wave)[0].to(torch.int16))
+        middles = (torch.arange(len(codes[-1])) + 0.5) / codec.frame_rate
+        progress.append(text_progress(utterance.text, utterance.phones, middles).half())
+        # Speeds within 2 % are one speaker: people vary more.
+        speaker = f"{utterance.voice}@{round(utterance.speed * 50) / 50:.2f}"
+        entries.append({"text": utterance.text, "speaker": speaker, "frames": len(codes[-1])})
+    temporary = target.with_suffix(".tmp")
+    tensors = {"codes": torch.cat(codes), "progress": torch.cat(progress)}
+    save_file(tensors, temporary, {"utterances": json.dumps(entries)})
+    temporary.replace(target)
+
+
+def text_progress(text: str, phones: Sequence[tuple[str, float]], times: Tensor) -> Tensor:
+    """(n,) share of the text's characters said at `times` (seconds).
+
+    Pauses inside are matched to commas and the like, in order, as far as both exist; between two
+    such anchors every phone stands for the same number of characters.
+    """
+    marks = [i for i, c in enumerate(text[:-1]) if c in ",;:"]
+    pauses = [i for i, (p, _) in enumerate(phones) if p == "pau" and 0 < i < len(phones) - 1]
+    anchors = list(zip(pauses, marks, strict=False)) if len(pauses) == len(marks) else []
+    ends, positions = [0.0, phones[0][1]], [0.0, 0.0]
+    first, place = 1, 0.0
+    for phone, mark in [*anchors, (len(phones) - 1, len(text))]:
+        count = phone - first
+        for k in range(count):
+            ends.append(phones[first + k][1])
+            positions.append(place + (mark - place) * (k + 1) / count)
+        ends.append(phones[phone][1])
+        positions.append(float(mark))
+        first, place = phone + 1, float(mark)
+    return _interpolate(times, torch.tensor(ends), torch.tensor(positions)) / max(len(text), 1)
+
+
+def _interpolate(x: Tensor, known_x: Tensor, known_y: Tensor) -> Tensor:
+    """Piecewise linear, constant outside."""
+    right = torch.searchsorted(known_x, x).clamp(1, len(known_x) - 1)
+    x0, x1, y0, y1 = known_x[right - 1], known_x[right], known_y[right - 1], known_y[right]
+    share = ((x - x0) / (x1 - x0).clamp(min=1e-6)).clamp(0, 1)
+    return y0 + (y1 - y0) * share
+
+
+def read_examples(paths: Iterable[Path]) -> list[Example]:
+    """All utterances of token shards."""
+    examples = []
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            entries = json.loads(file.metadata()["utterances"])
+            codes, progress = file.get_tensor("codes"), file.get_tensor("progress")
+        start = 0
+        for entry in entries:
+            stop = start + entry["frames"]
+            examples.append(
+                Example(entry["text"], entry["speaker"], codes[start:stop], progress[start:stop])
+            )
+            start = stop
+    return examples

@@ -1,0 +1,109 @@
+"""Codes to waveform with Vocos: summed codebook vectors, ConvNeXt backbone, inverse STFT.
+
+The only user of the `vocos` package: its module classes with our own loading (no YAML-named
+classes, no second EnCodec). Spec 2, section 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mars5.config import CODEBOOK_SIZE
+from mars5.errors import CheckpointError
+
+PUBLISHED_BANDWIDTH_ID = 1  # the 3 kbps embedding on 6 kbps codes: a deliberate smoothing
+
+
+@dataclass(frozen=True)
+class VocoderDims:
+    """Sizes of a Vocos vocoder; the defaults are those of `charactr/vocos-encodec-24khz`.
+
+    Attributes:
+        channels: features per frame of the backbone.
+        stack: backbone frames per code frame.
+        n_bandwidths: rows of the adaptive norm; 0 for a vocoder without bandwidths.
+    """
+
+    channels: int = 128
+    stack: int = 1
+    dim: int = 384
+    ff_dim: int = 1152
+    n_layers: int = 8
+    n_fft: int = 1280
+    hop: int = 320
+    n_bandwidths: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            low = 0 if name == "n_bandwidths" else 1
+            if not isinstance(value, int) or not low <= value <= 65_536:
+                raise CheckpointError(
+                    f"VocoderDims.{name} must be a whole number from {low} to 65536, got {value!r}"
+                )
+
+
+class Vocoder(nn.Module):
+    """A Vocos vocoder over a table of codebook vectors.
+
+    Args:
+        dims: its sizes.
+        rows: rows of the codebook table, 1024 a book.
+    """
+
+    def __init__(self, dims: VocoderDims, rows: int) -> None:
+        super().__init__()
+        from vocos.heads import ISTFTHead
+        from vocos.models import VocosBackbone
+
+        self.dims = dims
+        self.backbone = VocosBackbone(
+            dims.channels,
+            dims.dim,
+            dims.ff_dim,
+            dims.n_layers,
+            adanorm_num_embeddings=dims.n_bandwidths or None,
+        )
+        self.head = ISTFTHead(dims.dim, dims.n_fft, dims.hop, padding="same")
+        self.register_buffer("table", torch.zeros(rows, dims.channels * dims.stack))
+        self.table: Tensor
+
+    def features(self, codes: Tensor) -> Tensor:
+        """Codes (B, T, Q) -> (B, channels, T * stack): the sum of the vectors of Q books.
+
+        Any number of books from the first on will do. A code of 1024 reads row 0 of the next
+        book, as in the published vocoder.
+        """
+        offsets = torch.arange(codes.shape[2], device=codes.device) * CODEBOOK_SIZE
+        summed = self.table[codes + offsets].sum(2)
+        return summed.unflatten(2, (self.dims.stack, -1)).flatten(1, 2).transpose(1, 2)
+
+    def synthesise(self, features: Tensor, bandwidth_id: int = PUBLISHED_BANDWIDTH_ID) -> Tensor:
+        """Features (B, channels, L) -> (B, L * hop) float32 samples."""
+        chosen = torch.tensor([bandwidth_id], device=features.device)
+        x = self.backbone(features, bandwidth_id=chosen if self.dims.n_bandwidths else None)
+        with torch.autocast(x.device.type, enabled=False):  # phases and exponents need float32
+            audio: Tensor = self.head(x.float())
+        return audio
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes (B, T, Q) -> (B, T * stack * hop) float32 samples at 24 kHz."""
+        return self.synthesise(self.features(codes))
+
+
+def build_vocoder(config: dict[str, Any], weights: dict[str, Tensor], table: Tensor) -> Vocoder:
+    """The vocoder a checkpoint describes, with its codebook `table` (rows, channels * stack).
+
+    Raises:
+        CheckpointError: config, weights and table do not fit each other.
+    """
+    try:
+        dims = VocoderDims(**config)
+        vocoder = Vocoder(dims, len(table))
+        vocoder.load_state_dict({**weights, "table": table})
+    except (TypeError, RuntimeError) as error:
+        raise CheckpointError(f"the vocoder does not fit its config: {error}") from error
+    return vocoder.eval()
