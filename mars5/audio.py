@@ -67,7 +67,7 @@ def load_reference(audio: AudioInput, *, max_seconds: float = 60.0) -> Tensor:
         (T,) float32 on the CPU. Clipping and rates under 16 kHz are logged as warnings.
 
     Raises:
-        AudioInputError: unreadable, not audio, damaged, cut short, silent, shorter than 0.25 s,
+        AudioInputError: unreadable, not audio, damaged, cut short, silent, shorter than 0.2 s,
             longer than `max_seconds`, not finite, or with a rate outside 4-192 kHz.
         ConfigError: `max_seconds` is not a positive number.
     """

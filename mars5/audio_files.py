@@ -18,7 +18,7 @@ Wave = npt.NDArray[np.float32]
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CHANNELS = 16
 MIN_RATE, MAX_RATE = 4_000, 192_000
-MIN_SECONDS = 0.25
+MIN_SECONDS = 0.2
 _READS = "WAV, FLAC, OGG or MP3"
 
 _BLOCK_FRAMES = 2**15
@@ -98,7 +98,7 @@ def check_layout(name: str, rate: int, channels: int) -> None:
 
 
 def check_duration(name: str, frames: int, rate: int, max_seconds: float) -> None:
-    """Refuse audio without samples, under 0.25 s, or over `max_seconds`."""
+    """Refuse audio without samples, under 0.2 s, or over `max_seconds`."""
     seconds = frames / rate
     if frames == 0:
         raise AudioInputError(f"{name} holds no samples; give 2 to 12 seconds of speech")

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mars5.ar.model import CodecLM
 from mars5.config import ModelConfig
@@ -83,6 +84,16 @@ def read_checkpoint(path: _AnyPath) -> Checkpoint:
         text, speech = _read_tokenizers(file)
         weights = {name: file.read(name) for name in file.entries}
         return Checkpoint(file.path, weights, text, speech, _read_config(file))
+
+
+def read_weights(path: _AnyPath) -> dict[str, Tensor]:
+    """The tensors of a file that holds a state dict alone, such as a codec's or a vocoder's.
+
+    Raises:
+        CheckpointError: the file is damaged, hostile, or holds anything else; NaN or Inf weights.
+    """
+    with _open(path, bare=True) as file:
+        return {name: file.read(name) for name in file.entries}
 
 
 def write_checkpoint(
@@ -181,10 +192,11 @@ def load_pair(
 
 
 @contextmanager
-def _open(path: _AnyPath) -> Iterator[WeightFile]:
+def _open(path: _AnyPath, bare: bool = False) -> Iterator[WeightFile]:
     path = Path(path)
     with open_unchanged(path) as file:
-        yield PtFile(path, file) if sniff(path, file) == "pt" else SafetensorsFile(path, file)
+        is_pt = sniff(path, file) == "pt"
+        yield PtFile(path, file, bare) if is_pt else SafetensorsFile(path, file)
 
 
 def _read_tokenizers(file: WeightFile) -> tuple[TextTokenizer, SpeechTokenizer]:
@@ -273,10 +285,21 @@ def _check_layers(file: WeightFile, n_layers: int) -> None:
         )
 
 
+class _NoDraws(TorchFunctionMode):
+    """Skips `normal_`: on the meta device it draws nothing, but loads the compiler (1.4 s)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is nn.init.normal_:
+            return None
+        return func(*args, **(kwargs or {}))
+
+
 def _fill(
     build: Callable[[], _Model], file: WeightFile, device: torch.device | str, dtype: torch.dtype
 ) -> _Model:
-    with torch.device("meta"):  # no memory until the weights come
+    with torch.device("meta"), _NoDraws():  # no memory until the weights come
         model = build()
     _check_tensors(file, {name: tuple(x.shape) for name, x in model.state_dict().items()})
     weights = {name: file.read(name, dtype).to(device) for name in file.entries}

@@ -18,7 +18,6 @@ from mars5.errors import CheckpointError
 
 ENCODEC_HOP = 320
 ENCODEC_BANDWIDTH = 6.0  # kbps: 8 codebooks
-ENCODEC_CHUNK_SECONDS = 60
 
 
 class Codec(Protocol):
@@ -48,8 +47,7 @@ class EncodecCodec(nn.Module):
     @torch.no_grad()
     def encode(self, wave: Tensor) -> Tensor:
         frames = self.model.encode(wave[:, None])
-        codes: Tensor = torch.cat([codes for codes, _ in frames], -1).transpose(1, 2)
-        return codes
+        return torch.cat([codes for codes, _ in frames], -1).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -150,12 +148,22 @@ class MelCodec(nn.Module):
         return vectors.flatten(0, 1)
 
     def levelled(self, wave: Tensor) -> Tensor:
-        """Bring the loud half of each wave to `level`, so that recording gain carries no meaning."""
+        """Bring the loud part of each wave to `level`: recording gain carries no meaning."""
         blocks = F.pad(wave, (0, -wave.shape[1] % self.dims.hop)).unflatten(1, (-1, self.dims.hop))
         power = blocks.pow(2).mean(-1)
         loud = power >= power.mean(1, keepdim=True) * 0.25
         rms = ((power * loud).sum(1) / loud.sum(1).clamp(min=1)).sqrt()
         return wave * (self.dims.level / rms.clamp(min=1e-5))[:, None]
+
+
+def build_encodec(weights: dict[str, Tensor]) -> EncodecCodec:
+    """EnCodec with the published weights; raises `CheckpointError` if they are others."""
+    codec = EncodecCodec()
+    try:
+        codec.model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"these are not the weights of EnCodec 24 kHz: {error}") from error
+    return codec.eval()
 
 
 def build_mel_codec(config: dict[str, Any], weights: dict[str, Tensor]) -> MelCodec:

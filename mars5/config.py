@@ -46,7 +46,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """Settings of one call to `Mars5TTS.tts`; names and defaults are public API (spec 2, section 1).
+    """Settings of one call; names and defaults are public API (spec 2, section 1).
 
     Attributes:
         temperature: divisor of the AR logits; 0 is greedy decoding.
@@ -132,7 +132,7 @@ def _check_number(name: str, value: Any, whole: bool) -> None:
 
 @dataclass(frozen=True)
 class ARDims:
-    """Sizes of the autoregressive model; the defaults are the published ones (spec 1, section 0)."""
+    """Sizes of the autoregressive model; defaults are the published ones (spec 1, section 0)."""
 
     n_vocab: int
     dim: int = 1536
@@ -191,9 +191,12 @@ class PromptConvention:
     Attributes:
         drop_first: the published weights lose the first speech entry after the text (spec 2,
             section 3); checkpoints trained without that off-by-one say `False`.
+        repeat_reference: in a deep clone the published NAR sees the reference twice, once known in
+            full and once as the coarse codes the AR continued; `False` shows it once.
     """
 
     drop_first: bool = True
+    repeat_reference: bool = True
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,7 @@ class Attention(nn.Module):
         mask = None if visible is None else visible[:, None, None, :]
         q, k, v = (y.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for y in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return out
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class Gate(nn.Module):
@@ -147,8 +146,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.norm1(x), visible)
-        out: Tensor = x + self.linear2(self.activation(self.norm2(x)))
-        return out
+        return x + self.linear2(self.activation(self.norm2(x)))
 
 
 class Encoder(nn.Module):
@@ -163,8 +161,7 @@ class Encoder(nn.Module):
         """(B, T, D) and (B, T) bool -> (B, T, D)."""
         for layer in self.layers:
             x = layer(x, visible)
-        out: Tensor = self.norm(x)
-        return out
+        return self.norm(x)
 
 
 def encode_speaker(
@@ -185,5 +182,4 @@ def encode_speaker(
     """
     first = identity.weight.expand(len(embedded), 1, -1)
     x = positions(torch.cat([first, embedded], 1))
-    out: Tensor = encoder(x, F.pad(visible, (1, 0), value=True))[:, 0]
-    return out
+    return encoder(x, F.pad(visible, (1, 0), value=True))[:, 0]

@@ -35,8 +35,11 @@ def joint_vocabulary(text: TextTokenizer, speech: SpeechTokenizer) -> Vocabulary
 
 
 def build_prompt(
-    text: str, transcript: str | None, reference_l0: Sequence[int],
-    text_tokenizer: TextTokenizer, speech_tokenizer: SpeechTokenizer,
+    text: str,
+    transcript: str | None,
+    reference_l0: Sequence[int],
+    text_tokenizer: TextTokenizer,
+    speech_tokenizer: SpeechTokenizer,
 ) -> Prompt:
     """The prompt for `text`.
 
@@ -56,7 +59,10 @@ def build_prompt(
 
 
 def speech_codes(
-    prompt: Prompt, generated: Sequence[int], n_text_vocab: int, speech: SpeechTokenizer,
+    prompt: Prompt,
+    generated: Sequence[int],
+    n_text_vocab: int,
+    speech: SpeechTokenizer,
     drop_first: bool,
 ) -> list[int]:
     """L0 codes of the prompt's speech part and of what was generated after it.

@@ -39,12 +39,15 @@ _END64 = struct.Struct("<4s36xQ8x")
 class PtFile(WeightFile):
     """A `.pt` of the published structure (spec 3): `{'vocab': {name: text}, 'model': {...}}`.
 
+    Args:
+        bare: the file holds a state dict alone, as the weights of EnCodec and Vocos do.
+
     Raises:
         CheckpointError: not such a file; it is compressed; its pickle names anything but plain
             float tensors; tensors and records do not agree.
     """
 
-    def __init__(self, path: Path, file: BufferedReader) -> None:
+    def __init__(self, path: Path, file: BufferedReader, bare: bool = False) -> None:
         self.path = path
         self._file_bytes = size_of(file)
         self._check_directory(file)
@@ -54,6 +57,8 @@ class PtFile(WeightFile):
             raise CheckpointError(f"{path} is a damaged zip: {error}; {AGAIN}") from error
         self._sizes = self._check_records()
         root = self._unpickle(self._read_index())
+        if bare:
+            root = {"vocab": {}, "model": root}
         self.texts = self._read_texts(root)
         self.entries = {}
         self._places: dict[str, tuple[str, int]] = {}

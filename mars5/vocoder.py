@@ -86,8 +86,7 @@ class Vocoder(nn.Module):
         chosen = torch.tensor([bandwidth_id], device=features.device)
         x = self.backbone(features, bandwidth_id=chosen if self.dims.n_bandwidths else None)
         with torch.autocast(x.device.type, enabled=False):  # phases and exponents need float32
-            audio: Tensor = self.head(x.float())
-        return audio
+            return self.head(x.float())
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (B, T, Q) -> (B, T * stack * hop) float32 samples at 24 kHz."""
@@ -107,3 +106,16 @@ def build_vocoder(config: dict[str, Any], weights: dict[str, Tensor], table: Ten
     except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"the vocoder does not fit its config: {error}") from error
     return vocoder.eval()
+
+
+def build_published_vocoder(weights: dict[str, Tensor]) -> Vocoder:
+    """`charactr/vocos-encodec-24khz` from its `pytorch_model.bin`.
+
+    Raises:
+        CheckpointError: other weights than those.
+    """
+    table_name = "feature_extractor.codebook_weights"
+    if table_name not in weights:
+        raise CheckpointError(f"these are not the weights of Vocos for EnCodec: no {table_name!r}")
+    kept = {k: v for k, v in weights.items() if k.startswith(("backbone.", "head."))}
+    return build_vocoder({}, kept, weights[table_name])

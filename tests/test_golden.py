@@ -22,7 +22,7 @@ from mars5.checkpoint import convert, load_pair, read_checkpoint
 from mars5.config import InferenceConfig, ModelConfig
 from mars5.layers import SinePositions, timestep_embedding
 from mars5.nar import diffusion
-from mars5.nar.decode import Estimator, Known, Resampling, denoise, visiting_order
+from mars5.nar.decode import Estimator, Known, Resampling, denoise_exact, visiting_order
 from mars5.nar.model import ResidualTransformer
 from mars5.prompt import joint_vocabulary
 from mars5.vocoder import Vocoder, VocoderDims
@@ -88,15 +88,21 @@ def test_vocabulary_sizes() -> None:
 # ---------------------------------------------------------------- samplers
 
 
-def _run_sampler(behaviour: str, logits: Tensor, previous: Tensor | None, p: dict[str, Any]) -> Tensor:
+def _run_sampler(
+    behaviour: str, logits: Tensor, previous: Tensor | None, p: dict[str, Any]
+) -> Tensor:
     if behaviour == "frequency_presence_penalty":
         return sampling.penalise_repeats(
             logits, previous, p["alpha_frequency"], p["alpha_presence"], p["penalty_window"]
         )
     if behaviour == "early_eos_penalty":
         return sampling.penalise_early_end(
-            logits, p["eos_index"], p["n_generated"], p["estimated_gen_length"],
-            p["decay"], p["factor"],
+            logits,
+            p["eos_index"],
+            p["n_generated"],
+            p["estimated_gen_length"],
+            p["decay"],
+            p["factor"],
         )
     if behaviour == "top_k_top_p":
         return sampling.top_k_top_p(logits, p["top_k"], p["top_p"], p.get("min_tokens", 1))
@@ -224,7 +230,11 @@ def test_ar_generation(case: dict[str, Any]) -> None:
     torch.manual_seed(case["seed"])
     drawn = list(
         generate_ids(
-            model, torch.tensor([prompt]), speaker, vocabulary, _generate_config(args),
+            model,
+            torch.tensor([prompt]),
+            speaker,
+            vocabulary,
+            _generate_config(args),
             args["n_phones_gen"],
         )
     )
@@ -328,7 +338,9 @@ def test_schedule_tables() -> None:
 @pytest.mark.parametrize("case", golden.cases("diffusion/functions.json"), ids=golden.ids)
 def test_diffusion_functions(case: dict[str, Any]) -> None:
     data, name = tensors("diffusion/functions.safetensors"), case["case"]
-    inputs = {key.removeprefix(f"{name}."): v for key, v in data.items() if key.startswith(f"{name}.")}
+    inputs = {
+        key.removeprefix(f"{name}."): v for key, v in data.items() if key.startswith(f"{name}.")
+    }
     behaviours = case["behaviours"]
     if "log_sample_categorical" in behaviours:
         uniform = inputs["uniform"]
@@ -378,7 +390,9 @@ def _check_kernels(case: dict[str, Any], inputs: dict[str, Tensor]) -> None:
             kernels |= {
                 "log_onehot_x0": lambda log_x0=log_x0: log_x0,
                 "q_pred": lambda log_x0=log_x0, t=t: diffusion.q_pred(log_x0, t, schedule),
-                "q_posterior": lambda a=log_x0, b=log_xt, t=t: diffusion.posterior(a, b, t, schedule),
+                "q_posterior": lambda a=log_x0, b=log_xt, t=t: diffusion.posterior(
+                    a, b, t, schedule
+                ),
                 "p_pred": lambda a=predicted, b=log_xt, t=t: diffusion.posterior(a, b, t, schedule),
             }
         compared = [key for key in kernels if key in inputs]
@@ -412,8 +426,13 @@ def test_nar_sampling(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
     with torch.no_grad():
         speaker = model.speaker_vector(inputs["c_codes"], inputs["c_codes_length"])
     estimator = Estimator(
-        model, inputs["c_text"], inputs["c_texts_length"], speaker,
-        settings["guidance_w"], settings["x_0_temp"], visible,
+        model,
+        inputs["c_text"],
+        inputs["c_texts_length"],
+        speaker,
+        settings["guidance_w"],
+        settings["x_0_temp"],
+        visible,
     )
     entered: list[tuple[Tensor, int]] = []
     original = Estimator.__call__
@@ -421,14 +440,20 @@ def test_nar_sampling(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
         Estimator, "__call__", lambda self, x, t: (entered.append((x, t)), original(self, x, t))[1]
     )
     resampling = Resampling(
-        settings["jump_len"], settings["jump_n_sample"],
-        settings["enable_kevin_scaled_inference"], getattr(torch, case["dtype"]),
+        settings["jump_len"],
+        settings["jump_n_sample"],
+        settings["enable_kevin_scaled_inference"],
+        getattr(torch, case["dtype"]),
     )
     torch.manual_seed(case["seed"])
     override = settings["q0_override_steps"] if case["retain_quant0"] else case["T"]
-    *_, codes = denoise(
-        estimator, known, diffusion.cosine_schedule(case["T"]), q0_override_steps=override,
-        resampling=resampling, allow_padding=True,
+    *_, codes = denoise_exact(
+        estimator,
+        known,
+        diffusion.cosine_schedule(case["T"]),
+        q0_override_steps=override,
+        resampling=resampling,
+        allow_padding=True,
     )
     wanted = tensors("nar_sample/outputs.safetensors")[case["case"]]
     assert torch.equal(codes[:, -wanted.shape[1] :], wanted)
@@ -514,7 +539,11 @@ def test_checkpoints(suffix: str) -> None:
     assert_close(pair.ar(data["x"], speaker), data["ar_logits"])
     speaker = pair.nar.speaker_vector(data["c_codes"], data["c_codes_length"])
     logits = pair.nar(
-        data["c_text"], data["c_texts_length"], speaker, data["nar_x"], data["t"],
+        data["c_text"],
+        data["c_texts_length"],
+        speaker,
+        data["nar_x"],
+        data["t"],
         ~data["x_padding_mask"],
     )
     assert_close(logits.transpose(2, 3), data["nar_logits"])

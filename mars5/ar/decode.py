@@ -14,8 +14,13 @@ from mars5.config import InferenceConfig
 
 @torch.inference_mode()
 def generate_ids(
-    model: CodecLM, prompt: Tensor, speaker: Tensor, vocabulary: Vocabulary,
-    cfg: InferenceConfig, estimate: int | None = None, generator: torch.Generator | None = None,
+    model: CodecLM,
+    prompt: Tensor,
+    speaker: Tensor,
+    vocabulary: Vocabulary,
+    cfg: InferenceConfig,
+    estimate: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> Iterator[int]:
     """Yield joint ids as they are drawn; the end token, if it comes, is the last one.
 
@@ -36,7 +41,9 @@ def generate_ids(
     new: Tensor = prompt
     while ids.shape[1] < cfg.max_len:
         started = cache is not None and cache.length > 0
-        logits = model.next_logits(new if cache is not None else ids, None if started else speaker, cache)
+        logits = model.next_logits(
+            new if cache is not None else ids, None if started else speaker, cache
+        )
         generated = ids[:, prompt.shape[1] :]
         probabilities = next_token_probabilities(logits, generated, estimate, vocabulary, cfg)
         # Drawn on the CPU: a seed then gives the same speech on every device.

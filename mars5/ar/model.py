@@ -92,8 +92,7 @@ class SelfAttention(nn.Module):
                 used = cache.filled(x.shape[1])
                 k, v = cache.keys[layer][:, :, :used], cache.values[layer][:, :, :used]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = self.wo(mixed.transpose(1, 2).flatten(2))
-        return out
+        return self.wo(mixed.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -106,8 +105,7 @@ class FeedForward(nn.Module):
         self.w3 = nn.Linear(dim, ff_dim, bias=False)
 
     def forward(self, y: Tensor) -> Tensor:
-        out: Tensor = self.w2(F.silu(self.w1(y)) * self.w3(y))
-        return out
+        return self.w2(F.silu(self.w1(y)) * self.w3(y))
 
 
 class Block(nn.Module):
@@ -129,8 +127,7 @@ class Block(nn.Module):
         layer: int,
     ) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotary, mask, cache, layer)
-        out: Tensor = x + self.feed_forward(self.ffn_norm(x))
-        return out
+        return x + self.feed_forward(self.ffn_norm(x))
 
 
 class Decoder(nn.Module):
@@ -198,8 +195,7 @@ class CodecLM(nn.Module):
                 for a step that continues a cache.
             cache: filled by this call. If it holds positions already, `ids` is the one next id.
         """
-        out: Tensor = self.ar.output(self.hidden(ids, speaker, cache))
-        return out
+        return self.ar.output(self.hidden(ids, speaker, cache))
 
     def next_logits(
         self, ids: Tensor, speaker: Tensor | None, cache: KVCache | None = None

@@ -96,7 +96,10 @@ def typical(logits: Tensor, mass: float) -> Tensor:
 
 
 def filtered_logits(
-    logits: Tensor, generated: Tensor, estimate: int | None, vocabulary: Vocabulary,
+    logits: Tensor,
+    generated: Tensor,
+    estimate: int | None,
+    vocabulary: Vocabulary,
     cfg: InferenceConfig,
 ) -> Tensor:
     """(B, V) logits after all penalties and filters, in the order of spec 2, section 3.
@@ -113,8 +116,12 @@ def filtered_logits(
     logits = _without_text(logits, vocabulary)
     if estimate is not None:
         logits = penalise_early_end(
-            logits, vocabulary.end, n_generated, estimate,
-            cfg.eos_penalty_decay, cfg.eos_penalty_factor,
+            logits,
+            vocabulary.end,
+            n_generated,
+            estimate,
+            cfg.eos_penalty_decay,
+            cfg.eos_penalty_factor,
         )
     if cfg.temperature == 0:  # greedy
         return top_k_top_p(logits, 1, 1.0)
@@ -123,7 +130,10 @@ def filtered_logits(
 
 
 def next_token_probabilities(
-    logits: Tensor, generated: Tensor, estimate: int | None, vocabulary: Vocabulary,
+    logits: Tensor,
+    generated: Tensor,
+    estimate: int | None,
+    vocabulary: Vocabulary,
     cfg: InferenceConfig,
 ) -> Tensor:
     """(B, V) probabilities of the next id; arguments as in `filtered_logits`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -145,10 +146,45 @@ def initial_codes(known: Known, n_classes: int, generator: torch.Generator | Non
     return x
 
 
-@torch.inference_mode()
 def denoise(
-    estimator: Estimator, known: Known, schedule: Schedule, *, q0_override_steps: int,
-    generator: torch.Generator | None = None, resampling: Resampling | None = None,
+    estimator: Estimator,
+    known: Known,
+    schedule: Schedule,
+    visited: int,
+    q0_override_steps: int,
+    generator: torch.Generator | None = None,
+) -> Iterator[Tensor]:
+    """Yield the codes (B, L, Q) after each of `visited` steps, the last ones clean.
+
+    The exact law if every step of the schedule is visited, the strided one otherwise.
+
+    Args:
+        q0_override_steps: above this step, known L0 codes are shown without noise.
+        generator: source of randomness on the CPU; None is torch's global one.
+    """
+    if visited == len(schedule):
+        return denoise_exact(
+            estimator, known, schedule, q0_override_steps=q0_override_steps, generator=generator
+        )
+    return denoise_strided(
+        estimator,
+        known,
+        schedule,
+        visited,
+        q0_override_steps=q0_override_steps,
+        generator=generator,
+    )
+
+
+@torch.inference_mode()
+def denoise_exact(
+    estimator: Estimator,
+    known: Known,
+    schedule: Schedule,
+    *,
+    q0_override_steps: int,
+    generator: torch.Generator | None = None,
+    resampling: Resampling | None = None,
     allow_padding: bool = False,
 ) -> Iterator[Tensor]:
     """The exact law over all steps of the schedule; yields (B, L, Q) after each step.
@@ -165,7 +201,7 @@ def denoise(
     shape, device = log_known.shape, x.device
     order = visiting_order(len(schedule), jumps.length, jumps.times)
     progress = 0.0
-    for t, following in zip(order[:-1], order[1:], strict=True):
+    for t, following in pairwise(order):
         if following > t:
             x = _renoise(x, t, schedule, jumps, progress, n_classes, generator)
             continue
@@ -187,14 +223,19 @@ def denoise(
 
 @torch.inference_mode()
 def denoise_strided(
-    estimator: Estimator, known: Known, schedule: Schedule, visited: int, *,
-    q0_override_steps: int, generator: torch.Generator | None = None,
+    estimator: Estimator,
+    known: Known,
+    schedule: Schedule,
+    visited: int,
+    *,
+    q0_override_steps: int,
+    generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
     """The strided law over `visited` steps; yields (B, L, Q) after each. Never ends on padding."""
     n_classes = estimator.model.dims.n_classes
     x = initial_codes(known, n_classes, generator)
     order = strided_grid(len(schedule), visited)
-    for t, s in zip(order[:-1], order[1:], strict=True):
+    for t, s in pairwise(order):
         log_r = estimator(x, t)
         if s < 0:
             log_r[..., PAD_CODE] = -torch.inf
@@ -218,7 +259,12 @@ def _show_coarse(x: Tensor, known: Known) -> Tensor:
 
 
 def _renoise(
-    x: Tensor, t: int, schedule: Schedule, jumps: Resampling, progress: float, n_classes: int,
+    x: Tensor,
+    t: int,
+    schedule: Schedule,
+    jumps: Resampling,
+    progress: float,
+    n_classes: int,
     generator: torch.Generator | None,
 ) -> Tensor:
     """One step of a jump back up, from t to t + 1."""

@@ -102,15 +102,17 @@ def posterior(log_x0: Tensor, log_xt: Tensor, t: int, schedule: Schedule) -> Ten
 
 
 def sample(log_p: Tensor, uniform: Tensor) -> Tensor:
-    """(..., K) -> (...): one draw a position by the Gumbel trick from uniforms of the same shape."""
+    """(..., K) -> (...): one draw a position by the Gumbel trick; uniforms of the same shape."""
     uniform = uniform.clamp(min=UNIFORM_FLOOR)
     gumbel = -(-uniform.log()).clamp(min=UNIFORM_FLOOR).log()
     return (gumbel + log_p).argmax(-1)
 
 
 def uniforms(
-    shape: tuple[int, ...], generator: torch.Generator | None,
-    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+    shape: tuple[int, ...],
+    generator: torch.Generator | None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Uniforms in [0, 1), drawn where the generator lives (None: torch's global CPU one)."""
     source = generator.device if generator is not None else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The non-autoregressive transformer ("ResidualTransformer"): noisy codes in, clean-code logits out.
+"""The non-autoregressive transformer ("ResidualTransformer"): noisy codes in, logits out.
 
 Spec 1, section 4. The encoder reads [speaker vector, text]; the decoder reads the noisy codes of
 all codebooks at once and is not causal; both are told the diffusion step.
@@ -41,8 +41,7 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         x = x + self.self_attn(self.norm1(x), visible)
         x = x + self.multihead_attn(self.norm2(x), memory_visible, memory)
-        out: Tensor = x + self.linear2(self.activation(self.norm3(x)))
-        return out
+        return x + self.linear2(self.activation(self.norm3(x)))
 
 
 class Decoder(nn.Module):
@@ -60,8 +59,7 @@ class Decoder(nn.Module):
     ) -> Tensor:
         for layer in self.layers:
             x = layer(x, visible, memory, memory_visible)
-        out: Tensor = self.norm(x)
-        return out
+        return self.norm(x)
 
 
 class EncoderDecoder(nn.Module):
@@ -122,8 +120,7 @@ class ResidualTransformer(nn.Module):
         """Memory (B, 1 + N, D) of text ids (B, N) and speaker vectors (B, D) at steps t (B,)."""
         x = torch.cat([speaker[:, None], self.text_embed(text)], 1)
         x = self.cond_pos_embedding(x) + self.timestep_encoder_emb(self._time(t))[:, None]
-        out: Tensor = self.tfm.encoder(x, self._memory_visible(text, text_lengths))
-        return out
+        return self.tfm.encoder(x, self._memory_visible(text, text_lengths))
 
     def decode(
         self,

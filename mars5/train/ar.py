@@ -18,19 +18,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from mars5.ar.model import CodecLM, SelfAttention
-from mars5.config import PAD_CODE
+from mars5.ar.model import Block, CodecLM, SelfAttention
+from mars5.config import N_CODEBOOKS, PAD_CODE
 from mars5.layers import rotary_table
-from mars5.tokenizers import SpeechTokenizer, TextTokenizer
+from mars5.tokenizers import SpeechTokenizer
+from mars5.train.batching import Corpus, length_batches
 from mars5.train.loop import Run
 from mars5.train.tokens import Example
 
 IGNORED = -100
 PAIR_SHARE = 0.25
-REFERENCE_FRAMES = 110
 GUIDED_LAYER, GUIDED_HEADS, GUIDE_WIDTH = 2, 2, 1.5
 GUIDE_UNTIL = 0.5  # share of the run after which the guide is gone
-POOL = 16  # batches sorted by length together
 
 
 @dataclass
@@ -49,89 +48,63 @@ class Batch:
     place: Tensor
 
 
+@dataclass
+class Row:
+    """One training sequence: framed text, speech ids and the end token."""
+
+    ids: list[int]
+    n_text: int
+    place: list[int]
+    reference: Tensor
+
+
 class Batches:
     """Endless batches of about `tokens` ids, of utterances of similar length."""
 
-    def __init__(
-        self, examples: list[Example], text: TextTokenizer, speech: SpeechTokenizer,
-        tokens: int, seed: int,
-    ) -> None:
-        self.examples, self.text, self.speech = examples, text, speech
-        self.tokens = tokens
+    def __init__(self, corpus: Corpus, speech: SpeechTokenizer, tokens: int, seed: int) -> None:
+        self.corpus, self.speech, self.tokens = corpus, speech, tokens
         self.rng = random.Random(seed)
-        self.by_speaker: dict[str, list[int]] = defaultdict(list)
-        for index, example in enumerate(examples):
-            self.by_speaker[example.speaker].append(index)
-        self.encoded = [text.encode(e.text) for e in examples]
 
     def __iter__(self) -> Iterator[Batch]:
-        while True:
-            rows = [self.row() for _ in range(POOL * max(self.tokens // 128, 1))]
-            rows.sort(key=lambda row: len(row[0]))
-            batches, batch = [], []
-            for row in rows:
-                if batch and (len(batch) + 1) * len(row[0]) > self.tokens:
-                    batches.append(batch)
-                    batch = []
-                batch.append(row)
-            self.rng.shuffle(batches)
-            yield from map(_collate, batches)
+        groups = length_batches(self._row, lambda row: len(row.ids), self.tokens, self.rng)
+        return map(_collate, groups)
 
-    def row(self) -> tuple[list[int], int, list[int], Tensor]:
-        """Ids, length of the text part, place of each speech id, reference of one training row."""
-        index = self.rng.randrange(len(self.examples))
-        parts = [index]
-        mates = self.by_speaker[self.examples[index].speaker]
-        if self.rng.random() < PAIR_SHARE:
-            parts.insert(0, self.rng.choice(mates))
-        text, codes, place = self._joined(parts)
-        shift = len(self.text)
-        ids = text + [c + shift for c in codes] + [self.speech.end_id + shift]
-        return ids, len(text), place, self._reference(parts, mates)
+    def _row(self) -> Row:
+        parts = self.corpus.draw(self.rng, PAIR_SHARE)
+        text = self.corpus.framed(parts)
+        shift = len(self.corpus.text)
+        codes = [c for part in parts for c in self.speech.encode(part.codes[:, 0].tolist())]
+        ids = [*text, *(c + shift for c in codes), self.speech.end_id + shift]
+        reference = self.corpus.reference(parts, self.rng)
+        return Row(ids, len(text), self._places(parts, text), reference)
 
-    def _joined(self, parts: list[int]) -> tuple[list[int], list[int], list[int]]:
-        words = " ".join(self.examples[i].text for i in parts)
-        tokens = self.text.encode(words)
-        codes: list[int] = []
-        characters: list[Tensor] = []
-        offset = 0
-        for i in parts:
-            example = self.examples[i]
-            codes += self.speech.encode(example.codes[:, 0].tolist())
-            characters.append(offset + example.progress.float() * len(example.text))
-            offset += len(example.text) + 1
-        # Only single codes are used here (no merges), so frames and speech ids coincide.
-        spans = torch.tensor([len(self.text.decode([t])) for t in tokens]).cumsum(0)
-        place = torch.searchsorted(spans, torch.cat(characters), right=True).clamp(max=len(tokens))
-        last = len(tokens) + 1  # the end of the text, looked at when the speech ends
-        return (
-            [self.text.start_id, *tokens, self.text.end_id],
-            codes,
-            [*(place + 1).tolist(), last],
-        )
+    def _places(self, parts: list[Example], text: list[int]) -> list[int]:
+        """Index of the text id said at each speech id; the end token belongs to the text's end.
 
-    def _reference(self, parts: list[int], mates: list[int]) -> Tensor:
-        """Codes of the same speaker; in half of the pairs the first part, as in a deep clone."""
-        if len(parts) > 1 and self.rng.random() < 0.5:
-            return self.examples[parts[0]].codes.long()
-        codes = self.examples[self.rng.choice(mates)].codes.long()
-        start = self.rng.randrange(max(len(codes) - REFERENCE_FRAMES, 0) + 1)
-        return codes[start : start + REFERENCE_FRAMES]
+        Frames and speech ids coincide, because the speech tokenizer has no merges.
+        """
+        characters, offset = [], 0
+        for part in parts:
+            characters.append(offset + part.progress.float() * len(part.text))
+            offset += len(part.text) + 1
+        spans = torch.tensor([len(self.corpus.text.decode([t])) for t in text[1:-1]]).cumsum(0)
+        place = torch.searchsorted(spans, torch.cat(characters), right=True) + 1
+        return [*place.tolist(), len(text) - 1]
 
 
-def _collate(rows: list[tuple[list[int], int, list[int], Tensor]]) -> Batch:
-    longest = max(len(row[0]) for row in rows) - 1
-    frames = max(len(row[3]) for row in rows)
+def _collate(rows: list[Row]) -> Batch:
+    longest = max(len(row.ids) for row in rows) - 1
+    frames = max(len(row.reference) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     targets = torch.full((len(rows), longest), IGNORED)
     place = torch.full((len(rows), longest), -1)
-    reference = torch.full((len(rows), frames, rows[0][3].shape[1]), PAD_CODE)
-    for i, (row, n_text, places, codes) in enumerate(rows):
-        size = len(row) - 1
-        ids[i, :size] = torch.tensor(row[:-1])
-        targets[i, n_text - 1 : size] = torch.tensor(row[n_text:])
-        place[i, n_text - 1 : size] = torch.tensor(places)
-        reference[i, : len(codes)] = codes
+    reference = torch.full((len(rows), frames, N_CODEBOOKS), PAD_CODE)
+    for i, row in enumerate(rows):
+        size = len(row.ids) - 1
+        ids[i, :size] = torch.tensor(row.ids[:-1])
+        targets[i, row.n_text - 1 : size] = torch.tensor(row.ids[row.n_text :])
+        place[i, row.n_text - 1 : size] = torch.tensor(row.place)
+        reference[i, : len(row.reference)] = row.reference
     return Batch(ids, targets, reference, place)
 
 
@@ -147,7 +120,10 @@ class Guide:
     """Watches one attention layer and scores where its first heads look."""
 
     def __init__(self, model: CodecLM) -> None:
-        self.attention = model.ar.layers[GUIDED_LAYER].attention
+        block = model.ar.layers[GUIDED_LAYER]
+        if not isinstance(block, Block):  # for the type checker: a ModuleList forgets
+            raise TypeError("not a block")
+        self.attention: SelfAttention = block.attention
         self.input: Tensor | None = None
         self.head_dim = model.dims.head_dim
         self.handle: RemovableHandle = self.attention.register_forward_pre_hook(self._keep)
@@ -200,11 +176,15 @@ def evaluate(model: CodecLM, batches: list[Batch]) -> tuple[float, float]:
 
 
 def train_ar(
-    model: CodecLM, run: Run, batches: Batches, held_out: list[Batch],
-    device: torch.device, seed: int,
+    model: CodecLM,
+    run: Run,
+    batches: Batches,
+    held_out: list[Batch],
+    device: torch.device,
+    seed: int,
 ) -> None:
     """Train until the run's time is over; a line of figures every minute or so."""
-    n_text = len(batches.text)
+    n_text = len(batches.corpus.text)
     generator = torch.Generator().manual_seed(seed + run.step)
     guide = Guide(model)
     noted = run.seconds

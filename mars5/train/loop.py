@@ -23,7 +23,8 @@ SAVE_SECONDS = 120.0
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the rest (embeddings, heads, norms)."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inner = ".layers." in name and parameter.ndim == 2
         (matrices if inner else rest).append(parameter)
@@ -92,7 +93,7 @@ class Run:
 
     def update(self, loss: Tensor, clip: float = 1.0) -> None:
         """One optimiser step on `loss`."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         for optimiser in self.optimisers:
             optimiser.step()

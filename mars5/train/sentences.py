@@ -19,7 +19,7 @@ from pathlib import Path
 FORTUNES = Path("/usr/share/games/fortunes")
 # Collections made of lists, code, verse layouts or other languages: poor sentences to read aloud.
 SKIPPED_FORTUNES = frozenset(
-    "ascii-art art perl debian linuxcookie knghtbrd translate-me zippy paradoxum".split()
+    "ascii-art art perl debian linuxcookie knghtbrd translate-me zippy paradoxum".split()  # noqa: SIM905
 )
 SPEAKABLE = re.compile(r"[A-Z][A-Za-z',;: -]*[a-z][.?!]")
 MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 3, 14, 84

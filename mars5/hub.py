@@ -1,0 +1,175 @@
+"""Where files come from: inside the package, a folder, the hub, release assets. No parsing.
+
+A model is named by "nano" (the embedded checkpoint), a folder, or a hub repository "owner/name".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mars5.errors import CheckpointError, HubError
+
+NANO = "nano"
+PUBLISHED_REPO = "CAMB-AI/MARS5-TTS"
+VOCOS_REPO = "charactr/vocos-encodec-24khz"
+VOCOS_FILE = "pytorch_model.bin"
+ENCODEC_FILE = "encodec_24khz-d7cc33bc.th"
+ENCODEC_URL = f"https://dl.fbaipublicfiles.com/encodec/v0/{ENCODEC_FILE}"
+ENCODEC_SHA256_START = "d7cc33bc"  # published in the file's name
+RELEASES = "https://github.com/Camb-ai/MARS5-TTS/releases/download"
+RELEASE_ASSETS = {
+    "ar": f"{RELEASES}/v0.4/mars5_en_checkpoints_ar-3000000",
+    "nar": f"{RELEASES}/v0.3/mars5_en_checkpoints_nar-1980000",
+}
+FORMATS = ("safetensors", "pt")
+CODEC_FILE = "mars5_codec.safetensors"
+VOICE_FILE = "default.voice.safetensors"
+
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of one system.
+
+    Attributes:
+        codec: the checkpoint's own codec and vocoder; None for EnCodec and Vocos.
+        voice: a voice to speak with when none is given; None if the model brings none.
+    """
+
+    ar: Path
+    nar: Path
+    codec: Path | None = None
+    voice: Path | None = None
+
+
+def find(model: str | os.PathLike[str], **hub_options: Any) -> ModelFiles:
+    """The files of `model`.
+
+    Args:
+        hub_options: keywords of `huggingface_hub.hf_hub_download` (revision, cache_dir, token,
+            local_files_only, force_download, ...), used for hub repositories only.
+
+    Raises:
+        CheckpointError: a folder lacks a file.
+        HubError: no such folder, or the hub could not give the files.
+    """
+    if model == NANO:
+        return in_folder(Path(__file__).parent / "nano")
+    path = Path(model)
+    if path.is_dir():
+        return in_folder(path)
+    name = os.fspath(model)
+    if not _REPO.fullmatch(name) or ".." in name:
+        raise HubError(
+            f"{name!r} is neither 'nano', nor a folder here, nor a hub repository 'owner/name'"
+        )
+    ar, nar = (hub_file(name, f"mars5_{kind}.safetensors", **hub_options) for kind in ("ar", "nar"))
+    return ModelFiles(ar, nar)
+
+
+def in_folder(folder: Path) -> ModelFiles:
+    """The files of a checkpoint folder: `mars5_ar`, `mars5_nar`, and what else it brings."""
+
+    def pick(kind: str) -> Path:
+        for suffix in FORMATS:
+            candidate = folder / f"mars5_{kind}.{suffix}"
+            if candidate.is_file():
+                return candidate
+        raise CheckpointError(
+            f"{folder} holds neither mars5_{kind}.safetensors nor mars5_{kind}.pt: "
+            "name a folder with both models"
+        )
+
+    return beside(pick("ar"), pick("nar"))
+
+
+def beside(ar: Path, nar: Path) -> ModelFiles:
+    """Two model files, with the codec and the voice that lie in the folder of the first."""
+    codec, voice = ar.parent / CODEC_FILE, ar.parent / VOICE_FILE
+    return ModelFiles(
+        ar, nar, codec if codec.is_file() else None, voice if voice.is_file() else None
+    )
+
+
+def hub_file(repo: str, filename: str, **options: Any) -> Path:
+    """A file of a hub repository, from the cache or downloaded.
+
+    Raises:
+        HubError: it could not be had; the message tells how to work offline.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repo, filename, **options))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise HubError(
+            f"{filename} of {repo} could not be had from the hub ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:200]}). Offline, put the files in a folder and name it, "
+            "or use the embedded model 'nano'"
+        ) from error
+    except TypeError as error:
+        raise HubError(f"the hub does not know a keyword given for {repo}: {error}") from error
+
+
+def release_asset(kind: str, ckpt_format: str, progress: bool = False) -> Path:
+    """The published release asset of `kind` "ar" or "nar", from torch's hub cache or downloaded.
+
+    Raises:
+        HubError: an unknown format, or the download failed.
+    """
+    if ckpt_format not in FORMATS:
+        raise HubError(f"ckpt_format must be one of {', '.join(FORMATS)}, got {ckpt_format!r}")
+    return _download(f"{RELEASE_ASSETS[kind]}.{ckpt_format}", progress)
+
+
+def encodec_file() -> Path:
+    """EnCodec's published weights, checked against the hash in their name.
+
+    Raises:
+        HubError: the download failed, or the file is not the published one.
+    """
+    path = _download(ENCODEC_URL)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()  # 89 MB
+    if not digest.startswith(ENCODEC_SHA256_START):
+        raise HubError(
+            f"{path} has sha256 {digest[:16]}..., expected {ENCODEC_SHA256_START}...: delete it "
+            "and try again"
+        )
+    return path
+
+
+def vocos_file(**options: Any) -> Path:
+    """The published Vocos weights; raises `HubError` if they cannot be had."""
+    return hub_file(VOCOS_REPO, VOCOS_FILE, **options)
+
+
+def cache_folder() -> Path:
+    """Torch's folder for downloaded weights."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _download(url: str, progress: bool = False) -> Path:
+    import torch
+
+    target = cache_folder() / url.rsplit("/", 1)[1]
+    if target.is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Writes to a temporary file and moves it into place.
+        torch.hub.download_url_to_file(url, str(target), progress=progress)
+    except OSError as error:
+        raise HubError(
+            f"{url} could not be downloaded ({error}). Offline, put the file at {target}, "
+            "or use the embedded model 'nano'"
+        ) from error
+    return target
