@@ -6,6 +6,7 @@ floats agree within 1e-4 relative, 1e-5 of the largest value where one pass is c
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import golden_data as golden
@@ -24,7 +25,8 @@ from mars5.layers import SinePositions, timestep_embedding
 from mars5.nar import diffusion
 from mars5.nar.decode import Estimator, Known, Resampling, denoise_exact, visiting_order
 from mars5.nar.model import ResidualTransformer
-from mars5.prompt import joint_vocabulary
+from mars5.prompt import build_prompt, joint_vocabulary
+from mars5.tts import Mars5TTS
 from mars5.vocoder import Vocoder, VocoderDims
 
 
@@ -573,3 +575,112 @@ def test_converted_checkpoint_is_the_same(tmp_path: Any) -> None:
     )
     assert found.weights.keys() == wanted.weights.keys()
     assert all(torch.equal(found.weights[name], wanted.weights[name]) for name in wanted.weights)
+
+
+# ---------------------------------------------------------------- end to end
+
+TTS = read_json("tts/cases.json")
+
+
+class _StubCodec:
+    """Gives the recorded codes for any audio, and remembers the audio."""
+
+    name, frame_rate = "encodec", 75.0
+
+    def __init__(self, codes: Tensor) -> None:
+        self.codes = codes.transpose(1, 2)  # recorded as (1, Q, frames)
+        self.waves: list[Tensor] = []
+
+    def encode(self, wave: Tensor) -> Tensor:
+        self.waves.append(wave)
+        return self.codes
+
+
+class _StubVocoder(torch.nn.Module):
+    """Remembers the codes it was given and makes a sound that is not trimmed."""
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return torch.ones(1, 320 * codes.shape[1])
+
+
+def _system(case: dict[str, Any]) -> Mars5TTS:
+    nar_dimensions = nar_dims(NAR_CONFIG["constructor"], case["default_T"])
+    nar = ResidualTransformer(nar_dimensions)
+    nar.load_state_dict(tensors("nar/weights.safetensors"))
+    return Mars5TTS(
+        _generator_model(case["output_row_override"]),
+        nar.eval(),
+        golden.text_tokenizer(),
+        golden.speech_tokenizer(),
+        _StubCodec(tensors("tts/inputs.safetensors")[f"codes.{case['reference_codes']}"]),
+        _StubVocoder(),
+        ModelConfig(ar_dims(GENERATE_CONFIG["constructor"]), nar_dimensions),
+    )
+
+
+def _reference(case: dict[str, Any]) -> Tensor:
+    if case["audio"] == "long":  # 13 s of zeros were recorded; silence is refused here
+        return torch.sin(torch.arange(13 * 24_000) / 20)
+    return tensors("tts/inputs.safetensors")[f"audio.{case['audio']}"]
+
+
+PLAIN_TTS = [c for c in TTS["cases"] if "<|" not in c["text"]]  # the others: see below
+
+
+@pytest.mark.parametrize("case", PLAIN_TTS, ids=golden.ids)
+def test_text_to_speech(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The facade, from text and audio to codes; `timesteps` is honoured here, so it is the T."""
+    system = _system(case)
+    cfg = InferenceConfig(**{**case["cfg_all"], "timesteps": case["default_T"]})
+    prompts: list[Any] = []
+    trimmed: list[float] = []
+    monkeypatch.setattr("mars5.tts.build_prompt", _recorder(build_prompt, prompts))
+    monkeypatch.setattr("mars5.tts.trim_silence", lambda x, db: (trimmed.append(db), x)[1])
+    # The published sampler may end on padding, and the vocoder stub does not mind.
+    exact = partial(denoise_exact, allow_padding=True)
+    monkeypatch.setattr("mars5.nar.decode.denoise_exact", exact)
+    monkeypatch.setattr(Mars5TTS, "vocode", lambda self, codes: self.vocoder(codes[None]))
+    torch.manual_seed(case["seed"])
+    speech = system.generate(case["text"], _reference(case), case["ref_transcript"] or None, cfg)
+    wanted = tensors("tts/outputs.safetensors")
+    assert prompts[0].ids == case["prompt_ids"]
+    assert prompts[0].n_text + 1 == case["first_codec_idx"]
+    assert torch.equal(speech.ar_codes, wanted[f"{case['case']}.ar_codes"])
+    assert torch.equal(speech.codes, wanted[f"{case['case']}.final_codes"])
+    assert speech.finish_reason == {"eos": "stop"}.get(case["ar_ended_by"], "length")
+    assert trimmed == [case["trim_db"]]
+    assert system.codec.waves[0].shape[-1] == case["codec_input_shape"][-1]
+
+
+def _recorder(function: Any, results: list[Any]) -> Any:
+    def recorded(*args: Any) -> Any:
+        results.append(function(*args))
+        return results[-1]
+
+    return recorded
+
+
+def test_special_strings_in_text_are_plain_characters() -> None:
+    tokenizer = golden.text_tokenizer()
+    cases = [c for c in TTS["cases"] if "<|" in c["text"]]
+    assert cases
+    for case in cases:
+        prompt = build_prompt(
+            case["text"], case["ref_transcript"], [1, 2], tokenizer, golden.speech_tokenizer()
+        )
+        inside = prompt.ids[1 : prompt.n_text - 1]
+        assert not set(inside) & set(tokenizer.specials.values())
+        said = f"{case['ref_transcript']} {case['text'].strip()}"
+        assert tokenizer.decode(inside) == said
+
+
+def test_speaker_embedding() -> None:
+    case = TTS["cases"][0]
+    found = _system(case).get_speaker_embedding(_reference({"audio": "mono"}))
+    wanted = tensors("tts/outputs.safetensors")
+    assert_close(found, wanted["speaker_embedding"])
+    assert_close(found, wanted["speaker_embedding_direct"])
+
+
+def test_defaults_are_the_published_ones() -> None:
+    assert vars(InferenceConfig()) == TTS["config_defaults"]
