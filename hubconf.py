@@ -17,6 +17,8 @@ dependencies = [
     "soundfile",
     "soxr",
     "regex",
+    "huggingface_hub",
+    "encodec",
     "vocos",
 ]
 

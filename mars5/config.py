@@ -182,6 +182,10 @@ def _check_dims(dims: ARDims | NARDims) -> None:
             f"{type(dims).__name__}.dim = {dims.dim} must be divisible by n_heads = "
             f"{dims.n_heads} and by the {N_CODEBOOKS} codebooks"
         )
+    if isinstance(dims, ARDims) and dims.head_dim % 2:
+        raise CheckpointError(
+            f"ARDims.dim / n_heads = {dims.head_dim} must be even: rotary positions turn pairs"
+        )
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,14 @@ class PromptConvention:
 
     drop_first: bool = True
     repeat_reference: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, bool):
+                raise CheckpointError(
+                    f"PromptConvention.{name} must be true or false, got {value!r}: the "
+                    "checkpoint's config is damaged"
+                )
 
 
 @dataclass(frozen=True)
@@ -231,7 +243,7 @@ class ModelConfig:
         try:
             settings = InferenceConfig(**data.get("defaults", {}))  # refuses what it cannot honour
             del settings
-            return cls(
+            config = cls(
                 ARDims(**data["ar"]),
                 NARDims(**data["nar"]),
                 PromptConvention(**data.get("prompt", {})),
@@ -239,8 +251,16 @@ class ModelConfig:
                 dict(data.get("defaults", {})),
                 dict(data.get("facts", {})),
             )
+        except CheckpointError:
+            raise
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint's config is damaged: {error}") from error
+        if config.nar.n_classes != N_CLASSES:
+            raise CheckpointError(
+                f"NARDims.n_classes must be {N_CLASSES}, the codes and their padding, got "
+                f"{config.nar.n_classes}: the checkpoint's config is damaged"
+            )
+        return config
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from mars5.errors import DeviceError
+from mars5.errors import ConfigError, DeviceError, Mars5Error, OutOfMemoryError
 
 KINDS = ("cpu", "cuda", "mps")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+# Only CUDA has an error type of its own; the CPU and MPS say it in a RuntimeError.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -37,6 +44,31 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     return wanted
 
 
-def default_dtype(device: torch.device) -> torch.dtype:
-    """float32 on a CPU, which has no fast half precision everywhere; float16 elsewhere."""
-    return torch.float32 if device.type == "cpu" else torch.float16
+def resolve_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The precision meant; None is float32 on a CPU, which has no fast half precision everywhere,
+    and float16 elsewhere.
+
+    Raises:
+        ConfigError: not one of `DTYPES`.
+    """
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype!r}")
+    return dtype
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns the many ways to run out of memory into `OutOfMemoryError`; also a decorator."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        told = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if isinstance(error, Mars5Error) or not (told or any(s in reason for s in _NO_MEMORY)):
+            raise
+        raise OutOfMemoryError(
+            f"the memory did not suffice ({reason or type(error).__name__}): shorten the text or "
+            "the reference, free memory, or load the model on another device"
+        ) from error

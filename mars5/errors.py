@@ -42,6 +42,10 @@ class DeviceError(Mars5Error, RuntimeError):
     """A device was asked for that this machine or this build of torch does not have."""
 
 
+class OutOfMemoryError(Mars5Error, MemoryError):
+    """The memory of the device, or of this machine, did not suffice for this one request."""
+
+
 class HubError(Mars5Error, RuntimeError):
     """A file could not be fetched, found offline, or did not have its pinned hash."""
 

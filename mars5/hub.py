@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,23 @@ def find(model: str | os.PathLike[str], **hub_options: Any) -> ModelFiles:
     """
     if model == NANO:
         return in_folder(Path(__file__).parent / "nano")
-    path = Path(model)
-    if path.is_dir():
-        return in_folder(path)
-    name = os.fspath(model)
-    if not _REPO.fullmatch(name) or ".." in name:
+    name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else model
+    if isinstance(name, str) and _is_folder(name):
+        return in_folder(Path(name))
+    if not isinstance(name, str) or not _REPO.fullmatch(name) or ".." in name:
         raise HubError(
-            f"{name!r} is neither 'nano', nor a folder here, nor a hub repository 'owner/name'"
+            f"{name!r:.200} is neither 'nano', nor a folder here, nor a hub repository "
+            "'owner/name': name one of these"
         )
     ar, nar = (hub_file(name, f"mars5_{kind}.safetensors", **hub_options) for kind in ("ar", "nar"))
     return ModelFiles(ar, nar)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long a name, a zero byte
+        return False
 
 
 def in_folder(folder: Path) -> ModelFiles:
@@ -109,13 +117,14 @@ def hub_file(repo: str, filename: str, **options: Any) -> Path:
     try:
         return Path(hf_hub_download(repo, filename, **options))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        reason = str(error).partition("\n")[0][:200]
         raise HubError(
             f"{filename} of {repo} could not be had from the hub ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:200]}). Offline, put the files in a folder and name it, "
-            "or use the embedded model 'nano'"
+            f"{reason}). Offline, put the files in a folder and name it, or use the embedded "
+            "model 'nano'"
         ) from error
-    except TypeError as error:
-        raise HubError(f"the hub does not know a keyword given for {repo}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise HubError(f"the hub does not take a keyword given for {repo}: {error}") from error
 
 
 def release_asset(kind: str, ckpt_format: str, progress: bool = False) -> Path:
@@ -167,7 +176,7 @@ def _download(url: str, progress: bool = False) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Writes to a temporary file and moves it into place.
         torch.hub.download_url_to_file(url, str(target), progress=progress)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise HubError(
             f"{url} could not be downloaded ({error}). Offline, put the file at {target}, "
             "or use the embedded model 'nano'"

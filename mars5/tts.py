@@ -293,6 +293,12 @@ class Mars5TTS:
             check_speakable(transcript, "ref_transcript")
             ref = replace(ref, transcript=transcript)
         if ref.checkpoint == self._fingerprint:
+            widths = (len(ref.ar_speaker), len(ref.nar_speaker))
+            if widths != (self.config.ar.dim, self.config.nar.dim):
+                raise VoiceError(
+                    f"the voice has speaker vectors of {widths}, this model needs "
+                    f"{(self.config.ar.dim, self.config.nar.dim)}: make it again from the audio"
+                )
             return ref
         return self._prepared(ref.codes, ref.transcript, ref.provenance)
 
@@ -305,13 +311,13 @@ class Mars5TTS:
         nar_speaker = self.nar.speaker_vector(batch, lengths)[0].float().cpu()
         return Voice(
             codes, transcript, self.codec.name, self._fingerprint,
-            ar_speaker, nar_speaker, provenance,
+            ar_speaker, nar_speaker, provenance, self.codec.frame_rate,
         )  # fmt: skip
 
     def _settings_for(self, voice: Voice, cfg: InferenceConfig | None) -> InferenceConfig:
         if cfg is None:
             cfg = self.default_config
-            return replace(cfg, deep_clone=cfg.deep_clone and voice.transcript is not None)
+            cfg = replace(cfg, deep_clone=cfg.deep_clone and voice.transcript is not None)
         if cfg.deep_clone and voice.transcript is None:
             raise TextError(
                 "a deep clone needs the reference's transcript: give ref_transcript, or set "

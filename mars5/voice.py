@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
-from mars5.errors import VoiceError
+from mars5.errors import TextError, VoiceError
+from mars5.text import check_speakable
 
 FORMAT = "mars5-voice 1"
+_SPEAKERS = ("ar_speaker", "nar_speaker")
 MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_FRAMES = 8192  # the longest reference, a minute of EnCodec, has 4500
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,7 @@ class Voice:
         checkpoint: fingerprint of the models that computed the speaker vectors.
         ar_speaker, nar_speaker: (D,) float32 speaker vectors of the two models.
         provenance: free facts for people: source, licence, consent.
+        frame_rate: frames of codes per second, for people; None if not known.
     """
 
     codes: Tensor
@@ -39,6 +45,7 @@ class Voice:
     ar_speaker: Tensor
     nar_speaker: Tensor
     provenance: dict[str, str] = field(default_factory=dict)
+    frame_rate: float | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all.
@@ -59,18 +66,24 @@ class Voice:
         }
         if self.transcript is not None:
             metadata["transcript"] = self.transcript
+        if self.frame_rate is not None:
+            metadata["frame_rate"] = repr(self.frame_rate)
         target = Path(path)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_name(f".mars5-{secrets.token_hex(8)}.tmp")
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(save(tensors, metadata))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
-        except OSError as error:
-            raise VoiceError(f"cannot write the voice {target}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            raise VoiceError(
+                f"cannot write the voice {target}: {error}; give a file name in an existing folder "
+                "that you may write to and that has space"
+            ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError, ValueError):  # the parent may be a file
+                temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Voice:
@@ -89,34 +102,62 @@ class Voice:
                 texts = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             provenance = json.loads(texts.get("provenance", "{}"))
-        except (SafetensorError, ValueError) as error:
+            frame_rate = float(texts["frame_rate"]) if "frame_rate" in texts else None
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise VoiceError(f"{path} is no intact voice file: {error}") from error
-        return cls._from_parts(path, tensors, texts, provenance)
+        return cls._from_parts(path, tensors, texts, provenance, frame_rate)
 
     @classmethod
     def _from_parts(
-        cls, path: Path, tensors: dict[str, Tensor], texts: dict[str, str], provenance: object
-    ) -> Voice:
+        cls, path: Path, tensors: dict[str, Tensor], texts: dict[str, str], provenance: object,
+        frame_rate: float | None,
+    ) -> Voice:  # fmt: skip
         if texts.get("format") != FORMAT:
             raise VoiceError(
                 f"{path}: format is {texts.get('format')!r}, expected {FORMAT!r}: "
                 "make the voice again with this version"
             )
-        if not {"codes", "ar_speaker", "nar_speaker"} <= tensors.keys() or "codec" not in texts:
+        if not {"codes", *_SPEAKERS} <= tensors.keys() or "codec" not in texts:
             raise VoiceError(f"{path} lacks codes, speaker vectors or the codec's name")
-        codes = tensors["codes"].long()
-        if codes.ndim != 2 or codes.shape[1] != N_CODEBOOKS or not len(codes):
-            raise VoiceError(f"{path}: codes have shape {tuple(codes.shape)}, expected (frames, 8)")
-        if codes.min() < 0 or codes.max() >= CODEBOOK_SIZE:
-            raise VoiceError(f"{path}: codes lie outside 0..{CODEBOOK_SIZE - 1}")
+        codes = _checked_codes(path, tensors["codes"])
+        speakers = [_checked_speaker(path, name, tensors[name]) for name in _SPEAKERS]
         if not isinstance(provenance, dict):
             raise VoiceError(f"{path}: provenance is no object")
+        if frame_rate is not None and not 0 < frame_rate < 1000:  # also refuses NaN
+            raise VoiceError(f"{path}: frame_rate is {frame_rate}, expected 0 to 1000 per second")
         return cls(
             codes,
-            texts.get("transcript"),
+            _checked_transcript(path, texts.get("transcript")),
             texts["codec"],
             texts.get("checkpoint", ""),
-            tensors["ar_speaker"].float(),
-            tensors["nar_speaker"].float(),
+            speakers[0],
+            speakers[1],
             {str(key): str(value) for key, value in provenance.items()},
+            frame_rate,
         )
+
+
+def _checked_codes(path: Path, codes: Tensor) -> Tensor:
+    if codes.dtype != torch.int16 or codes.ndim != 2 or codes.shape[1] != N_CODEBOOKS:
+        raise VoiceError(
+            f"{path}: codes are {codes.dtype} of shape {tuple(codes.shape)}, expected torch.int16 "
+            f"of shape (frames, {N_CODEBOOKS})"
+        )
+    if not 1 <= len(codes) <= MAX_FRAMES:
+        raise VoiceError(f"{path} has {len(codes)} frames of codes, expected 1 to {MAX_FRAMES}")
+    if codes.min() < 0 or codes.max() >= CODEBOOK_SIZE:
+        raise VoiceError(f"{path}: codes lie outside 0..{CODEBOOK_SIZE - 1}")
+    return codes.long()
+
+
+def _checked_speaker(path: Path, name: str, vector: Tensor) -> Tensor:
+    if vector.dtype != torch.float32 or vector.ndim != 1 or not vector.isfinite().all():
+        raise VoiceError(f"{path}: {name} is no vector of finite float32 numbers")
+    return vector
+
+
+def _checked_transcript(path: Path, transcript: str | None) -> str | None:
+    try:
+        return None if transcript is None else check_speakable(transcript, "the transcript")
+    except TextError as error:
+        raise VoiceError(f"{path}: {error}") from error

@@ -22,9 +22,8 @@ from mars5.tokenizers import (
     MAX_TOKEN_LENGTH,
     SpeechTokenizer,
     TextTokenizer,
-    train_speech,
-    train_text,
 )
+from mars5.train.bpe import train_speech, train_text
 
 CORPUS = ["the cat sat on the mat", "The hat of the cat is there, isn't it?", "héé 123456  \n x"]
 Merges = list[tuple[int, int]]

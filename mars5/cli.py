@@ -1,0 +1,243 @@
+"""The command line: `mars5 say`, `mars5 voice make`, `mars5 voice show`, `mars5 doctor`.
+
+Only this module sets up logging. The commands import what they need when they run, so that `--help`
+answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mars5.cli_arguments import (
+    AUDIO_SUFFIXES,
+    BROKEN_PIPE,
+    FAILED,
+    INTERRUPTED,
+    STANDARD,
+    build_parser,
+)
+from mars5.config import InferenceConfig
+from mars5.errors import ConfigError, Mars5Error, TextError
+from mars5.text import check_speakable
+
+if TYPE_CHECKING:
+    from mars5.tts import Mars5TTS, Speech
+    from mars5.voice import Voice
+
+SEEDS = 2**32  # drawn from so many: short enough to be typed again
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Args:
+        argv: the words after the program's name; None takes those of the process.
+
+    Raises:
+        SystemExit: from argparse: 2 for a bad command line, 0 for --help and --version.
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+        return BROKEN_PIPE
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
+    with _readable_warnings(args.debug):
+        try:
+            return COMMANDS[args.command](args)
+        except Mars5Error as error:
+            if args.debug:
+                traceback.print_exc()
+            _tell(f"error: {' '.join(str(error).split())}")
+            return FAILED
+        except KeyboardInterrupt:
+            _tell("interrupted")
+            return INTERRUPTED
+
+
+def _say(args: argparse.Namespace) -> int:
+    if args.ref_text is not None and args.ref is None:
+        args.refuse("--ref-text goes with --ref")
+    if args.output == STANDARD and sys.stdout.isatty():
+        args.refuse("-o - writes WAV bytes: send standard output to a file or a pipe")
+    settings = dict(args.settings)
+    InferenceConfig(**settings)  # what can be refused is refused before the long work
+    _check_output(args.output)
+    text = check_speakable(_read_text(args.text))
+    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    ref, has_transcript = _reference(args)
+    model = _load(args)
+    if ref is None and model.default_voice is not None:
+        has_transcript = model.default_voice.transcript is not None
+    cfg = model.default_config
+    cfg = replace(cfg, **{"deep_clone": cfg.deep_clone and has_transcript, **settings})
+
+    started = time.perf_counter()
+    speech = model.generate(
+        text, ref, args.ref_text, cfg, seed=seed, progress=not args.quiet and sys.stderr.isatty()
+    )
+    taken = time.perf_counter() - started
+    _write(args.output, speech)
+    if not args.quiet:
+        _tell(_summary(args.output, speech, taken, seed))
+    return 0
+
+
+def _read_text(text: str) -> str:
+    if text != STANDARD:
+        return text
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise TextError(f"standard input is not {error.encoding} text: {error.reason}") from error
+
+
+def _check_output(output: str) -> None:
+    target = Path(output)
+    if output == STANDARD:
+        return
+    if target.suffix.lower() not in AUDIO_SUFFIXES:
+        raise ConfigError(
+            f"-o is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}, or be -"
+        )
+    if not target.parent.is_dir():
+        raise ConfigError(f"-o is {output!r}, but there is no folder {target.parent}: make it")
+
+
+def _reference(args: argparse.Namespace) -> tuple[str | Voice | None, bool]:
+    """What to clone, and whether its transcript is known."""
+    if args.voice is None:
+        return args.ref, args.ref_text is not None
+    from mars5.voice import Voice
+
+    voice = Voice.load(args.voice)
+    return voice, voice.transcript is not None
+
+
+def _load(args: argparse.Namespace) -> Mars5TTS:
+    from mars5.tts import Mars5TTS
+
+    return Mars5TTS.from_pretrained(args.model, device=args.device)
+
+
+def _write(output: str, speech: Speech) -> None:
+    from mars5.audio import to_wav_bytes, write_audio
+
+    if output != STANDARD:
+        write_audio(output, speech.audio)
+        return
+    try:
+        sys.stdout.buffer.write(to_wav_bytes(speech.audio))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_stdout()
+        raise ConfigError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _summary(output: str, speech: Speech, taken: float, seed: int) -> str:
+    seconds = len(speech.audio) / speech.sample_rate
+    name = "standard output" if output == STANDARD else output
+    cut = ", cut off at the length limit" if speech.finish_reason == "length" else ""
+    return (
+        f"{name}: {seconds:.2f} s of speech in {taken:.2f} s "
+        f"(real-time factor {taken / seconds:.2f}), seed {seed}{cut}"
+    )
+
+
+def _voice_make(args: argparse.Namespace) -> int:
+    voice = _load(args).voice(args.ref, args.text, provenance=dict(args.note))
+    voice.save(args.output)
+    if not args.quiet:
+        _tell(f"{args.output}: {len(voice.codes)} frames, {_cloning(voice)}")
+    return 0
+
+
+def _voice_show(args: argparse.Namespace) -> int:
+    from mars5.voice import Voice
+
+    voice = Voice.load(args.file)
+    _print_fact("frames", len(voice.codes))
+    if voice.frame_rate is not None:
+        _print_fact("seconds", f"{len(voice.codes) / voice.frame_rate:.2f}")
+    _print_fact("transcript", "none" if voice.transcript is None else repr(voice.transcript))
+    _print_fact("allows", _cloning(voice))
+    _print_fact("codec", voice.codec)
+    _print_fact("checkpoint", voice.checkpoint)
+    for key, value in voice.provenance.items():
+        _print_fact("note", f"{key}={value}")
+    return 0
+
+
+def _cloning(voice: Voice) -> str:
+    return "shallow clones only" if voice.transcript is None else "deep and shallow clones"
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from mars5.doctor import examine
+
+    code = 0
+    for fact in examine(args.model, args.device):
+        _print_fact(fact.name, fact.value)
+        code = FAILED if fact.fatal else code
+    return code
+
+
+COMMANDS = {
+    "say": _say,
+    "voice make": _voice_make,
+    "voice show": _voice_show,
+    "doctor": _doctor,
+}
+
+
+def _print_fact(name: str, value: object) -> None:
+    print(f"{name:<15} {value}")
+
+
+def _tell(message: str) -> None:
+    print(f"mars5: {message}", file=sys.stderr)
+
+
+@contextmanager
+def _readable_warnings(debug: bool) -> Iterator[None]:
+    """Warnings of this package as single lines; those of libraries, about code, under --debug."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("mars5: warning: %(message)s"))
+    log = logging.getLogger("mars5")
+    log.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.removeHandler(handler)
+
+
+def _discard_stdout() -> None:
+    """Spare the interpreter's own flush at exit a second failure."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

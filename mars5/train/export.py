@@ -1,0 +1,97 @@
+"""Step 7: write a checkpoint folder in the published format from what the trainings left."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from mars5.checkpoint import write_checkpoint
+from mars5.config import ModelConfig, PromptConvention
+from mars5.errors import TrainError
+from mars5.hub import CODEC_FILE, VOICE_FILE
+from mars5.train.corpus import synthesise
+from mars5.train.recipe import CODEC, VOCODER, Workshop
+from mars5.tts import Mars5TTS
+
+# What the default voice says: a teacher's recording, made anew at export and kept as codes only.
+VOICE_TEACHER = "slt"
+VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
+
+DEFAULTS: dict[str, Any] = {
+    "temperature": 0.7,
+    "top_k": 0,
+    "top_p": 0.9,
+    "freq_penalty": 0.0,
+    "presence_penalty": 0.0,
+    "eos_penalty_factor": 0.0,
+    "timesteps": 16,
+    "x_0_temp": 0.7,
+    "q0_override_steps": 0,
+    "nar_guidance_w": 1.0,
+    "generate_max_len_override": 700,
+    "trim_db": 45,
+}
+
+
+def export(workshop: Workshop, target: Path) -> Path:
+    """Write the checkpoint of a workshop's latest training states to the folder `target`.
+
+    Raises:
+        TrainError: a training has not left its state yet.
+    """
+    text, speech = workshop.tokenizers()
+    models = {"ar": workshop.new_ar(), "nar": workshop.new_nar(), "vocoder": workshop.new_vocoder()}
+    training: dict[str, Any] = {}
+    for name, model in models.items():
+        state = _state(workshop.folder / f"{name}.pt", name)
+        model.load_state_dict(state["model"])
+        training[name] = {
+            "minutes": round(state["seconds"] / 60, 1),
+            "steps": state["step"],
+            "seen": state["seen"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+    config = ModelConfig(
+        models["ar"].dims,
+        models["nar"].dims,
+        PromptConvention(drop_first=False, repeat_reference=False),
+        {"name": "mel-rvq", "dims": asdict(CODEC), "vocoder": asdict(VOCODER)},
+        DEFAULTS,
+        {
+            "name": "nano",
+            "licence": "AGPL-3.0-only",
+            "training": training,
+            "data": "synthetic speech of flite (voices slt, rms, awb)",
+        },
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("ar", "nar"):
+        weights = {k: v.half() for k, v in models[name].state_dict().items()}
+        write_checkpoint(target / f"mars5_{name}.safetensors", weights, text, speech, config)
+    parts = {f"codec.{k}": v for k, v in workshop.codec().state_dict().items()}
+    vocoder = models["vocoder"].state_dict()
+    parts |= {f"vocoder.{k}": v for k, v in vocoder.items() if k != "table"}
+    parts = {name: tensor.half().contiguous() for name, tensor in parts.items()}
+    save_file(parts, target / CODEC_FILE)
+    _save_default_voice(target)
+    return target
+
+
+def _save_default_voice(target: Path) -> None:
+    """The voice is computed by the exported models, as any user's would be."""
+    pcm, _ = synthesise(VOICE_TEXT, VOICE_TEACHER, 1.0)
+    system = Mars5TTS.from_pretrained(target, device="cpu")
+    facts = {"source": f"flite {VOICE_TEACHER}", "licence": "CMU (permissive)"}
+    wave = torch.from_numpy(pcm).float() / 32768
+    system.voice(wave, VOICE_TEXT, provenance=facts).save(target / VOICE_FILE)
+
+
+def _state(path: Path, step: str) -> dict[str, Any]:
+    if not path.exists():
+        raise TrainError(f"no {path}: run `python -m mars5.train {step}` first")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

@@ -1,0 +1,266 @@
+"""The recipe at a toy size: every step runs, continues after a kill, and its result speaks."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mars5 import Mars5TTS
+from mars5.ar.model import CodecLM
+from mars5.codec import MelCodec, MelCodecDims
+from mars5.config import ARDims, NARDims
+from mars5.errors import TrainError
+from mars5.nar.diffusion import cosine_schedule
+from mars5.train import ar, corpus, export, hear, nar, recipe
+from mars5.train.batching import Corpus
+from mars5.train.bpe import train_speech, train_text
+from mars5.train.codec import kmeans
+from mars5.train.corpus import make_shard, read_shard
+from mars5.train.loop import Run, pace
+from mars5.train.recipe import Workshop
+from mars5.train.sentences import SentenceSource, normalise, read_fortunes
+from mars5.train.tokens import Example, read_examples, text_progress
+from mars5.vocoder import VocoderDims
+
+CODEC = MelCodecDims(stack=2, rank=8, n_mels=12, n_fft=512)
+VOCODER = VocoderDims(channels=12, stack=2, dim=16, ff_dim=24, n_layers=1, n_bandwidths=0)
+
+
+def fake_speech(text: str, voice: str, speed: float) -> tuple[np.ndarray, list[tuple[str, float]]]:
+    """A tone for each letter, with phone times: a teacher that needs no installation."""
+    letters = [c for c in text.lower() if c.isalpha()][:24] or ["a"]
+    seconds = 0.07 / speed
+    t = np.arange(int(seconds * 24_000)) / 24_000
+    base = {"slt": 180, "rms": 110, "awb": 130}[voice]
+    tones = [np.sin(2 * np.pi * (base + 40 * (ord(c) % 26)) * t) for c in letters]
+    silence = np.zeros(1440)
+    wave = 0.3 * np.concatenate([silence, *tones, silence])
+    phones = [("pau", 0.06)] + [(c, 0.06 + (i + 1) * seconds) for i, c in enumerate(letters)]
+    phones.append(("pau", phones[-1][1] + 0.06))
+    return (wave * 32767).astype(np.int16), phones
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toy sizes and a fake teacher."""
+    monkeypatch.setattr(corpus, "synthesise", fake_speech)
+    monkeypatch.setattr(export, "synthesise", fake_speech)
+    monkeypatch.setattr(corpus, "SHARD_UTTERANCES", 40)
+    monkeypatch.setattr(recipe, "CODEC", CODEC)
+    monkeypatch.setattr(recipe, "VOCODER", VOCODER)
+    monkeypatch.setattr(export, "CODEC", CODEC)
+    monkeypatch.setattr(export, "VOCODER", VOCODER)
+    monkeypatch.setattr(recipe, "TEXT_MERGES", 20)
+    monkeypatch.setattr(
+        recipe, "ar_dims", lambda t, s: ARDims(len(t) + len(s), 32, 2, 3, 48, 1, 64)
+    )
+    monkeypatch.setattr(
+        recipe, "nar_dims", lambda t: NARDims(len(t) + 1, 1025, 32, 2, 1, 1, 1, 48, 16)
+    )
+
+
+def test_recipe_runs_resumes_and_speaks(toy: None, tmp_path: Path) -> None:
+    shop = Workshop(tmp_path)
+    shop.corpus(shards=2, workers=1)
+    first = (tmp_path / "corpus" / "shard-00000.safetensors").stat().st_mtime_ns
+    shop.corpus(shards=3, workers=2)  # continues: what is there stays
+    assert (tmp_path / "corpus" / "shard-00000.safetensors").stat().st_mtime_ns == first
+    shop.tokens()
+    assert len(read_examples(sorted((tmp_path / "tokens").iterdir()))) == 120
+    for name, size in (("vocoder", 2), ("ar", 400), ("nar", 200)):
+        _train_twice(shop, name, size)
+    system = Mars5TTS.from_pretrained(export.export(shop, tmp_path / "out"), device="cpu")
+    assert system.default_voice is not None
+    speech = system.generate("hello there", seed=1)
+    assert speech.audio.isfinite().all()
+    assert system.config.facts["training"]["ar"]["steps"] > 0
+
+
+def _train_twice(shop: Workshop, name: str, size: int) -> None:
+    """A run that was stopped goes on with its steps, its clock and its weights."""
+    step = getattr(shop, name)
+    step(0.01, 1e-3, size)
+    path = shop.folder / f"{name}.pt"
+    before = torch.load(path, weights_only=True)
+    assert before["step"] > 0
+    step(0.02, 1e-3, size)
+    after = torch.load(path, weights_only=True)
+    assert after["step"] > before["step"]
+    assert after["seen"] > before["seen"]
+    assert after["seconds"] > before["seconds"]
+    pairs = zip(before["model"].values(), after["model"].values(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+_real_synthesise = corpus.synthesise
+
+
+def test_steps_name_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainError, match=r"python -m mars5\.train corpus"):
+        Workshop(tmp_path).codec()
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(TrainError, match="apt-get install flite"):
+        _real_synthesise("hello", "slt", 1.0)
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="the teacher flite is not installed")
+def test_teacher_speaks_with_phone_times() -> None:
+    pcm, phones = _real_synthesise("The ferry is late.", "slt", 1.0)
+    assert pcm.dtype == np.int16
+    assert phones[-1][1] == pytest.approx(len(pcm) / 24_000, abs=0.02)
+    assert [p for p, _ in phones if p != "pau"][:2] == ["dh", "ax"]
+    faster, _ = _real_synthesise("The ferry is late.", "slt", 1.25)
+    assert len(faster) == pytest.approx(len(pcm) / 1.25, abs=2)
+
+
+def test_shards_depend_on_seed_and_number_only(toy: None, tmp_path: Path) -> None:
+    source = SentenceSource()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    a = make_shard(tmp_path / "a", 3, 7, source)
+    make_shard(tmp_path / "b", 2, 7, source)
+    b = make_shard(tmp_path / "b", 3, 7, source)
+    assert a.read_bytes() == b.read_bytes()
+    (first, audio), *_ = read_shard(a)
+    assert len(audio) == first.length
+    assert not list(tmp_path.glob("**/*.tmp"))
+
+
+def test_held_out_sentences_are_never_drawn() -> None:
+    rng = random.Random(0)
+    unbound = SentenceSource()
+    free = {unbound.draw(rng) for _ in range(300)}
+    source = SentenceSource(frozenset(free))
+    rng = random.Random(0)
+    assert not {normalise(source.draw(rng)) for _ in range(300)} & {normalise(s) for s in free}
+
+
+def test_evaluation_sentences_are_no_fortunes() -> None:
+    unseen = {normalise(s) for s in recipe.EVERYDAY.read_text().splitlines()}
+    assert len(unseen) == 20
+    assert not unseen & {normalise(s) for s in read_fortunes()}
+
+
+def test_text_progress_follows_pauses() -> None:
+    phones = [("pau", 0.1), ("a", 0.2), ("b", 0.3), ("pau", 0.5), ("c", 0.9), ("pau", 1.0)]
+    text = "ab, c"
+    found = text_progress(text, phones, torch.tensor([0.0, 0.1, 0.3, 0.45, 0.9, 2.0])) * len(text)
+    assert torch.allclose(found, torch.tensor([0.0, 0.0, 2.0, 2.0, 5.0, 5.0]), atol=1e-5)
+
+
+def test_kmeans_finds_clusters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = truth.repeat(50, 1) + 0.1 * torch.randn(150, 2, generator=generator)
+    centres = kmeans(points, 12, 20, generator)  # enough to start in every cluster
+    assert torch.cdist(points, centres).min(1).values.max() < 0.5
+
+
+def _examples(text: str = "ab cd") -> list[Example]:
+    generator = torch.Generator().manual_seed(5)
+    return [
+        Example(text, "x", torch.randint(1024, (n, 8), generator=generator).short(),
+                torch.linspace(0, 1, n).half())
+        for n in (10, 12, 14)
+    ]  # fmt: skip
+
+
+def test_ar_rows_hold_text_then_speech_then_the_end() -> None:
+    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
+    batches = ar.Batches(Corpus(_examples(), text), speech, 200, seed=1)
+    batch = next(iter(batches))
+    shift, end = len(text), len(text) + speech.end_id
+    for ids, targets, place in zip(batch.ids, batch.targets, batch.place, strict=True):
+        learned = targets[targets >= 0]
+        assert learned[-1] == end
+        assert (learned[:-1] >= shift).all()
+        start = int((targets >= 0).nonzero()[0])
+        assert ids[start] == text.end_id
+        assert torch.equal(ids[start + 1 : start + len(learned)], learned[:-1])
+        looked = place[place >= 0]
+        assert len(looked) == len(learned)
+        assert looked[-1] == start  # the end token looks at the end of the text
+
+
+def test_noise_replaces_speech_only() -> None:
+    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
+    batch = next(iter(ar.Batches(Corpus(_examples(), text), speech, 400, seed=1)))
+    noisy = ar.add_noise(batch, len(text), 1.0, torch.Generator().manual_seed(0))
+    is_text = batch.ids < len(text)
+    assert torch.equal(noisy[is_text], batch.ids[is_text])
+    assert (noisy[~is_text] >= len(text)).all()
+    assert not torch.equal(noisy[~is_text], batch.ids[~is_text])
+
+
+def test_guide_rewards_looking_at_the_right_text() -> None:
+    torch.manual_seed(0)
+    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
+    model = CodecLM(ARDims(len(text) + len(speech), 32, 2, 3, 48, 1, 64))
+    batch = next(iter(ar.Batches(Corpus(_examples(), text), speech, 400, seed=1)))
+    guide = ar.Guide(model)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    values = []
+    for _ in range(30):
+        model(batch.ids, model.speaker_vector(batch.reference))
+        loss = guide.loss(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        values.append(loss.item())
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_nar_noise_leaves_what_is_known() -> None:
+    text = train_text(["ab cd"], 0)
+    batch = next(iter(nar.Batches(Corpus(_examples(), text), 400, seed=2)))
+    schedule = cosine_schedule(200)
+    t = torch.full((len(batch.codes),), 199)
+    x = nar.noised(batch, t, schedule, 1025, torch.Generator().manual_seed(0))
+    given = ~batch.learned
+    given[..., 0] = False  # the coarse codes of the new speech are slightly noised
+    assert torch.equal(x[given], batch.codes[given])
+    assert (x[batch.learned] != batch.codes[batch.learned]).float().mean() > 0.95
+    clean = nar.noised(batch, torch.zeros_like(t), schedule, 1025, torch.Generator())
+    assert (clean[batch.learned] == batch.codes[batch.learned]).float().mean() > 0.95
+
+
+def test_schedule_of_the_learning_rate(tmp_path: Path) -> None:
+    assert pace(0.0) == 0.0
+    assert pace(0.3) == 1.0
+    assert pace(1.0) == 0.0
+    assert pace(0.75) == pytest.approx(0.5)
+    run = Run(tmp_path, "x", torch.nn.Linear(2, 2), 1.0, 1e-3)
+    run.note(loss=0.123456)
+    assert json.loads((tmp_path / "x.jsonl").read_text())["loss"] == 0.1235
+
+
+def test_codec_is_deaf_to_gain(speechlike: np.ndarray) -> None:
+    torch.manual_seed(0)
+    codec = MelCodec(CODEC)
+    for buffer in codec.state_dict().values():
+        buffer.normal_()
+    wave = torch.from_numpy(speechlike)[None]
+    assert torch.equal(codec.encode(wave), codec.encode(0.3 * wave))
+    assert codec.encode(wave).shape == (1, -(-wave.shape[1] // 640), 8)
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "errors"),
+    [
+        ("The ferry is late.", "the ferry is late", 0),
+        ("The ferry is late.", "a ferry is late", 1),
+        ("The ferry is late.", "", 4),
+        ("Twenty-five.", "twenty five", 0),
+        ("one two", "one one two two", 2),
+    ],
+)
+def test_word_errors(said: str, heard: str, errors: int) -> None:
+    assert hear.word_errors(said, heard) == errors
+    result = hear.Heard(said, heard, errors)
+    assert hear.error_rate([result]) == pytest.approx(100 * errors / result.words)
