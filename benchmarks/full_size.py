@@ -40,7 +40,9 @@ MANIFEST = Path("checkpoint", "full_size_manifest.json")
 # What the sizes of the published files imply: 2174 text ids and 5823 speech ids.
 TEXT_MERGES, SPEECH_MERGES = 1915, 4798
 
-TEXT = "We met in the old town at noon, had some bread and tea, and took the late train home."
+TEXT = (
+    "We met in the old town at noon, had some bread and tea, and took the late train home together."
+)
 FRAME_RATE = 75
 REFERENCE_FRAMES = 3 * FRAME_RATE
 SPEECH_FRAMES = 2 * FRAME_RATE
@@ -59,9 +61,10 @@ class Figures:
         before: resident when everything is imported and nothing loaded.
         loaded: resident after loading.
         load_peak, run_peak: the most that was ever resident, after loading and at the end.
-        ar_first: seconds to the first id: speaker vector, prefill, one draw.
+        ar_first: seconds to the first id after a run to warm up: speaker vector, prefill, draw.
         ar_token: seconds for each further id.
         nar_step: seconds for each step, both passes of the guidance in one batch.
+        finite: neither the logits after the prompt nor the NAR's estimate hold NaN or Inf.
     """
 
     dtype: str
@@ -76,6 +79,11 @@ class Figures:
     ar_first: float
     ar_token: float
     nar_step: float
+    finite: bool
+
+    @property
+    def load_growth(self) -> int:
+        return self.load_peak - self.before
 
     @property
     def rows(self) -> list[tuple[str, str]]:
@@ -85,11 +93,13 @@ class Figures:
             ("resident after loading", _gib(self.loaded)),
             ("peak while loading", _gib(self.load_peak)),
             ("peak while loading / weights", f"{self.load_peak / self.weights:.2f}"),
+            ("the same without what was there before", f"{self.load_growth / self.weights:.2f}"),
             ("peak with AR and NAR run", _gib(self.run_peak)),
             ("seconds to load", f"{self.load_seconds:.1f}"),
             ("seconds to the first AR id", f"{self.ar_first:.2f}"),
             ("seconds per further AR id", f"{self.ar_token:.2f}"),
             ("seconds per NAR step", f"{self.nar_step:.1f}"),
+            ("outputs finite", "yes" if self.finite else "NO"),
         ]
 
 
@@ -192,8 +202,11 @@ def measure(files: list[Path], dtype: str) -> Figures:
     prompt = build_prompt(TEXT, None, [], pair.text_tokenizer, pair.speech_tokenizer)
     generator = torch.Generator().manual_seed(2)
     reference = _random_codes((1, REFERENCE_FRAMES, N_CODEBOOKS), generator)
+    coarse = _random_codes((1, SPEECH_FRAMES), generator)  # the AR's few would be too short
+    estimator = _estimator(pair, prompt, reference)
+    finite = _all_finite(pair, prompt, reference, estimator, coarse)
     ar_seconds = list(_timed(_ar_run(pair, prompt, reference, generator)))
-    nar_seconds = list(_timed(_nar_run(pair, prompt, reference, generator)))
+    nar_seconds = list(_timed(_nar_run(pair, estimator, coarse, generator)))
     return Figures(
         dtype=dtype,
         parameters=sum(p.numel() for p in parameters),
@@ -207,6 +220,7 @@ def measure(files: list[Path], dtype: str) -> Figures:
         ar_first=ar_seconds[0],
         ar_token=_mean(ar_seconds[1:]),
         nar_step=_mean(nar_seconds),
+        finite=finite,
     )
 
 
@@ -225,12 +239,9 @@ def _ar_run(
     )
 
 
-def _nar_run(
-    pair: ModelPair, prompt: Prompt, reference: Tensor, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """A shallow clone of `SPEECH_FRAMES`; random coarse codes, since the AR's would be too few."""
+def _estimator(pair: ModelPair, prompt: Prompt, reference: Tensor) -> Estimator:
     cfg = InferenceConfig()
-    estimator = Estimator(
+    return Estimator(
         pair.nar,
         torch.tensor([prompt.ids[: prompt.n_text]]),
         torch.tensor([prompt.n_text]),
@@ -238,9 +249,26 @@ def _nar_run(
         cfg.nar_guidance_w,
         cfg.x_0_temp,
     )
-    known = Known.from_coarse(_random_codes((1, SPEECH_FRAMES), generator))
+
+
+def _nar_run(
+    pair: ModelPair, estimator: Estimator, coarse: Tensor, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """A shallow clone: nothing of the reference is in the decoder."""
     schedule = cosine_schedule(pair.config.nar.diffusion_steps)
-    yield from denoise(estimator, known, schedule, NAR_STEPS, cfg.q0_override_steps, generator)
+    override = InferenceConfig().q0_override_steps
+    known = Known.from_coarse(coarse)
+    yield from denoise(estimator, known, schedule, NAR_STEPS, override, generator)
+
+
+def _all_finite(
+    pair: ModelPair, prompt: Prompt, reference: Tensor, estimator: Estimator, coarse: Tensor
+) -> bool:
+    """Also a first run, so that what follows is timed warm."""
+    speaker = pair.ar.speaker_vector(reference)
+    logits = pair.ar.next_logits(torch.tensor([prompt.ids]), speaker)
+    estimate = estimator(Known.from_coarse(coarse).codes, pair.config.nar.diffusion_steps // 2)
+    return bool(logits.isfinite().all() and estimate.isfinite().all())
 
 
 def _random_codes(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -76,7 +76,7 @@ def find(model: str | os.PathLike[str], **hub_options: Any) -> ModelFiles:
 
 def _is_folder(name: str) -> bool:
     try:
-        return Path(name).is_dir()
+        return name != "" and Path(name).is_dir()
     except (OSError, ValueError):  # too long a name, a zero byte
         return False
 

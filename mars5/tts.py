@@ -25,7 +25,7 @@ from mars5.audio import AudioInput, load_reference, trim_silence
 from mars5.checkpoint import ModelPair, load_pair, read_weights
 from mars5.codec import Codec, EncodecCodec, build_encodec, build_mel_codec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, SAMPLE_RATE, InferenceConfig, ModelConfig
-from mars5.device import default_dtype, resolve_device
+from mars5.device import memory_errors, resolve_device, resolve_dtype
 from mars5.errors import CheckpointError, ConfigError, GenerationError, TextError, VoiceError
 from mars5.nar.decode import Estimator, Known, denoise
 from mars5.nar.diffusion import cosine_schedule
@@ -39,6 +39,9 @@ from mars5.voice import Voice
 log = logging.getLogger("mars5")
 
 Item = TypeVar("Item")
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_SPEAKER_PARTS = ("spk_", "ref_", "pos_embedding")  # parameters of the two speaker encoders
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +116,15 @@ class Mars5TTS:
             CheckpointError, TokenizerError: files are missing, damaged or do not fit.
             HubError: the hub could not give the files.
             DeviceError: the device is not there.
+            ConfigError: `dtype` is not float32, float16 or bfloat16.
+            OutOfMemoryError: the model does not fit into memory.
         """
         return cls.from_files(
             hub.find(model, **hub_options), device=device, dtype=dtype, **hub_options
         )
 
     @classmethod
+    @memory_errors()
     def from_files(
         cls,
         files: hub.ModelFiles,
@@ -129,7 +135,7 @@ class Mars5TTS:
     ) -> Mars5TTS:
         """Load a system from its files; arguments and errors as in `from_pretrained`."""
         where = resolve_device(device)
-        pair = load_pair(files.ar, files.nar, device=where, dtype=dtype or default_dtype(where))
+        pair = load_pair(files.ar, files.nar, device=where, dtype=resolve_dtype(dtype, where))
         codec, vocoder = _load_codec_and_vocoder(files, pair, hub_options)
         return cls(
             pair.ar,
@@ -172,6 +178,7 @@ class Mars5TTS:
         )
         return speech.ar_codes, speech.audio
 
+    @memory_errors()
     def generate(
         self,
         text: str,
@@ -198,8 +205,10 @@ class Mars5TTS:
         Raises:
             TextError, AudioInputError, VoiceError, ConfigError: what was given is not usable.
             GenerationError: the model ended at once, so that there is nothing to hear.
+            OutOfMemoryError: memory did not suffice; the next request works as ever.
         """
         generator = _generator(seed, generator)
+        _check_settings(cfg)
         check_speakable(text)
         voice = self._voice_for(ref_audio, ref_transcript, cfg)
         cfg = self._settings_for(voice, cfg)
@@ -215,9 +224,10 @@ class Mars5TTS:
             self.config.prompt.drop_first,
         )
         codes = self._refine(prompt, ar_codes, voice, cfg, generator, progress)
-        audio = trim_silence(self.vocode(codes)[0], cfg.trim_db)
+        audio = trim_silence(self.vocode(codes)[0], cfg.trim_db).clone()  # not what was cut
         return Speech(audio, codes, torch.tensor(ar_codes), finish_reason)
 
+    @memory_errors()
     def voice(
         self,
         ref_audio: AudioInput,
@@ -237,6 +247,7 @@ class Mars5TTS:
             AudioInputError: the audio is not usable as a reference.
             TextError: the transcript is not speakable.
         """
+        _check_settings(cfg)
         cfg = cfg or self.default_config
         if transcript is not None:
             check_speakable(transcript, "ref_transcript")
@@ -256,13 +267,18 @@ class Mars5TTS:
         """(1, D): the AR's speaker vector of a reference given as in `generate`."""
         return self.voice(ref_audio).ar_speaker[None]
 
-    @torch.inference_mode()
+    @memory_errors()
+    @torch.no_grad()  # not inference_mode, whose tensors a caller could not change in place
     def vocode(self, codes: Tensor) -> Tensor:
-        """Codes (n, q) or (n,), 1 <= q <= 8 -> (1, T) float32 at 24 kHz on the CPU.
+        """Integer codes (n, q) or (n,), 1 <= q <= 8 -> (1, T) float32 at 24 kHz on the CPU.
 
         Raises:
-            ConfigError: another shape, no frames, or codes outside 0..1023.
+            ConfigError: no integer tensor, another shape, no frames, or codes outside 0..1023.
+            OutOfMemoryError: memory did not suffice.
         """
+        if not isinstance(codes, Tensor) or codes.dtype not in _INTEGERS:
+            found = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
+            raise ConfigError(f"codes must be a tensor of integers, got {found}")
         codes = codes[:, None] if codes.ndim == 1 else codes
         if codes.ndim != 2 or not 1 <= codes.shape[1] <= N_CODEBOOKS or not len(codes):
             raise ConfigError(
@@ -302,7 +318,7 @@ class Mars5TTS:
             return ref
         return self._prepared(ref.codes, ref.transcript, ref.provenance)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _prepared(self, codes: Tensor, transcript: str | None, provenance: dict[str, str]) -> Voice:
         """The voice of codes (R, Q), with speaker vectors."""
         batch = codes[None].to(self.device)
@@ -391,10 +407,22 @@ class Mars5TTS:
             estimator, known, self.schedule, cfg.timesteps, cfg.q0_override_steps, generator
         )
         *_, codes = _shown(steps, progress, "all codebooks", cfg.timesteps)
-        return codes[0, n_reference + repeated :].cpu()
+        return codes[0, n_reference + repeated :].cpu().clone()
+
+
+def _check_settings(cfg: InferenceConfig | None) -> None:
+    if cfg is not None and not isinstance(cfg, InferenceConfig):
+        raise ConfigError(
+            f"cfg must be an InferenceConfig, got {type(cfg).__name__}: write "
+            "InferenceConfig(name=value, ...)"
+        )
 
 
 def _generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:
+    if generator is not None and not (
+        isinstance(generator, torch.Generator) and generator.device.type == "cpu"
+    ):
+        raise ConfigError(f"generator must be a torch.Generator on the CPU, got {generator!r}")
     if seed is None:
         return generator
     if generator is not None:
@@ -415,11 +443,17 @@ def _shown(items: Iterable[Item], progress: bool, name: str, total: int | None) 
 
 
 def _fingerprint(ar: CodecLM, nar: ResidualTransformer) -> str:
-    """Tells whether stored speaker vectors came from these models."""
+    """Tells whether stored speaker vectors came from these models.
+
+    Covers a part of every parameter that a speaker vector depends on: training changes them all.
+    """
     digest = hashlib.sha256()
     for model in (ar, nar):
-        for parameter in (model.spk_identity_emb.weight, model.spk_encoder.norm.weight):
-            digest.update(parameter.detach().half().cpu().numpy().tobytes())
+        for name, parameter in model.named_parameters():
+            if name.startswith(_SPEAKER_PARTS):
+                values = parameter.detach().flatten()
+                some = values[:: max(1, len(values) // 64)]
+                digest.update(some.half().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

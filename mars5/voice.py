@@ -93,9 +93,13 @@ class Voice:
             VoiceError: no such file, or not a voice file, or a damaged one.
         """
         path = Path(path)
-        if not path.is_file():
+        try:
+            size = path.stat().st_size if path.is_file() else None
+        except OSError:  # such as too long a name
+            size = None
+        if size is None:
             raise VoiceError(f"no voice file at {path}: make one with `mars5 voice make`")
-        if path.stat().st_size > MAX_FILE_BYTES:
+        if size > MAX_FILE_BYTES:
             raise VoiceError(f"{path} is larger than {MAX_FILE_BYTES} bytes: this is no voice file")
         try:
             with safe_open(path, "pt") as file:

@@ -1,0 +1,305 @@
+"""The NAR model and its two denoising loops: batches, padding, known codes, steps, last class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mars5.config import PAD_CODE, NARDims
+from mars5.nar import decode
+from mars5.nar.decode import (
+    Estimator,
+    Known,
+    denoise,
+    denoise_exact,
+    denoise_strided,
+    strided_grid,
+)
+from mars5.nar.diffusion import cosine_schedule
+from mars5.nar.model import ResidualTransformer
+
+DIMS = NARDims(20, dim=32, n_heads=2, n_enc_layers=1, n_dec_layers=2, n_spk_layers=1, ff_dim=48,
+               t_emb_dim=16)  # fmt: skip
+SCHEDULE = cosine_schedule(12)
+
+Law = Callable[..., Iterator[Tensor]]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def build() -> ResidualTransformer:
+    """Random, the same weights every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return ResidualTransformer(DIMS).requires_grad_(False).eval()
+
+
+MODEL = build()
+TEXT = torch.randint(0, 20, (2, 6), generator=seeded(1))
+TEXT_LENGTHS = torch.tensor([6, 4])
+SPEAKER = torch.randn(2, 32, generator=seeded(2))
+CODES = torch.randint(0, 1025, (2, 9, 8), generator=seeded(3))
+LENGTHS = [9, 5]  # of the two items of the batch
+VISIBLE = torch.arange(9) < torch.tensor(LENGTHS)[:, None]
+COARSE = torch.randint(0, 1024, (2, 9), generator=seeded(4))
+REFERENCE = torch.randint(0, 1024, (2, 3, 8), generator=seeded(5))
+
+
+def estimator(item: int | None = None, **changes: Any) -> Estimator:
+    """Of the whole batch, or of one item alone and without padding."""
+    if item is None:
+        given = (TEXT, TEXT_LENGTHS, SPEAKER, 3.0, 0.7, VISIBLE)
+    else:
+        n = int(TEXT_LENGTHS[item])
+        rows = slice(item, item + 1)
+        given = (TEXT[rows, :n], TEXT_LENGTHS[rows], SPEAKER[rows], 3.0, 0.7, None)
+    return replace(Estimator(MODEL, *given), **changes)
+
+
+def last(steps: Iterator[Tensor]) -> Tensor:
+    *_, codes = steps
+    return codes
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The (batch, step) of every pass through the network."""
+    calls: list[tuple[int, int]] = []
+    forward = ResidualTransformer.forward
+
+    def counted(self: ResidualTransformer, *args: Any) -> Tensor:
+        x, t = args[3], args[4]
+        assert (t == t[0]).all()
+        calls.append((len(x), int(t[0])))
+        return forward(self, *args)
+
+    monkeypatch.setattr(ResidualTransformer, "forward", counted)
+    return calls
+
+
+# ---------------------------------------------------------------- the network
+
+
+def test_batched_equals_single() -> None:
+    both = estimator()(CODES, 5)
+    assert both.shape == (2, 9, 8, 1025)
+    for item, length in enumerate(LENGTHS):
+        alone = estimator(item)(CODES[item : item + 1, :length], 5)
+        torch.testing.assert_close(both[item, :length], alone[0], rtol=0, atol=1e-4)
+
+
+def test_padding_does_not_matter() -> None:
+    wanted = estimator()(CODES, 5)
+    codes, text = CODES.clone(), TEXT.clone()
+    codes[1, 5:] = 7
+    text[1, 4:] = 3
+    found = estimator(text=text)(codes, 5)
+    assert torch.equal(found[VISIBLE], wanted[VISIBLE])
+    codes[1, 4] = (codes[1, 4] + 1) % 1025  # a frame that is there does matter
+    assert not torch.equal(estimator()(codes, 5)[1, :4], wanted[1, :4])
+
+
+def test_padding_of_a_reference_does_not_matter() -> None:
+    lengths = torch.tensor([9, 5])
+    wanted = MODEL.speaker_vector(CODES, lengths)
+    codes = CODES.clone()
+    codes[1, 5:] = PAD_CODE
+    assert torch.equal(MODEL.speaker_vector(codes, lengths), wanted)
+    alone = MODEL.speaker_vector(CODES[1:, :5], lengths[1:])
+    torch.testing.assert_close(wanted[1:], alone, rtol=0, atol=1e-5)
+
+
+def test_guidance() -> None:
+    """w * conditional + (1 - w) * unconditional, then the temperature, normalised."""
+    given = TEXT, TEXT_LENGTHS
+    t = torch.tensor([5, 5])
+    with_speaker = MODEL(*given, SPEAKER, CODES, t, VISIBLE)
+    without = MODEL(*given, MODEL.no_speaker_vector(2), CODES, t, VISIBLE)
+    assert not torch.allclose(with_speaker, without)
+    wanted = ((2.5 * with_speaker - 1.5 * without) / 0.5).log_softmax(-1)
+    found = estimator(guidance=2.5, temperature=0.5)(CODES, 5)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(2, 9, 8))
+    plain = estimator(guidance=1.0, temperature=1.0)(CODES, 5)
+    torch.testing.assert_close(plain, with_speaker.log_softmax(-1), rtol=0, atol=1e-4)
+
+
+def test_both_passes_of_guidance_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_calls(monkeypatch)
+    estimator()(CODES, 5)
+    estimator(guidance=1.0)(CODES, 5)
+    assert calls == [(4, 5), (2, 5)]
+
+
+# ---------------------------------------------------------------- both laws
+
+
+@pytest.fixture(params=["exact", "strided"])
+def law(request: pytest.FixtureRequest) -> Law:
+    def exact(*args: Any, **options: Any) -> Iterator[Tensor]:
+        return denoise_exact(*args, **{"q0_override_steps": 3, **options})
+
+    def strided(*args: Any, **options: Any) -> Iterator[Tensor]:
+        return denoise_strided(*args, 4, **{"q0_override_steps": 3, **options})
+
+    return {"exact": exact, "strided": strided}[request.param]
+
+
+def test_known_codes_come_out_as_given(law: Law) -> None:
+    for known in (Known.from_coarse(COARSE), Known.from_coarse(COARSE, REFERENCE)):
+        codes = last(law(replace(estimator(), visible=None), known, SCHEDULE, generator=seeded(1)))
+        n_reference = codes.shape[1] - 9
+        assert torch.equal(codes[:, n_reference:, 0], COARSE)
+        assert torch.equal(codes[:, :n_reference], REFERENCE[:, :n_reference])
+        # The rest is drawn, not copied from the level that is known.
+        assert (codes[:, n_reference:, 1:] != COARSE[..., None]).float().mean() > 0.9
+
+
+class _FondOfPadding(ResidualTransformer):
+    """Nearly sure that everything is class 1024."""
+
+    def forward(self, *args: Any) -> Tensor:
+        logits = super().forward(*args)
+        logits[..., PAD_CODE] += 20
+        return logits
+
+
+def fond_of_padding() -> Estimator:
+    model = _FondOfPadding(DIMS).requires_grad_(False).eval()
+    model.load_state_dict(MODEL.state_dict())
+    return estimator(model=model, guidance=1.0)
+
+
+def test_padding_never_comes_out(law: Law) -> None:
+    steps = list(law(fond_of_padding(), Known.from_coarse(COARSE), SCHEDULE, generator=seeded(1)))
+    assert (steps[-2][..., 1:] == PAD_CODE).float().mean() > 0.5, "there is nothing to keep out"
+    assert steps[-1].max() < PAD_CODE
+    assert steps[-1].min() >= 0
+
+
+def test_padding_comes_out_only_if_it_is_allowed() -> None:
+    options = {"q0_override_steps": 3, "generator": seeded(1), "allow_padding": True}
+    known = Known.from_coarse(COARSE)
+    codes = last(denoise_exact(fond_of_padding(), known, SCHEDULE, **options))
+    assert (codes[..., 1:] == PAD_CODE).float().mean() > 0.9
+
+
+def test_a_generator_repeats_and_nothing_is_changed(law: Law) -> None:
+    known = Known.from_coarse(COARSE, REFERENCE)
+    frames = estimator(visible=None)
+    kept = known.codes.clone(), known.mask.clone(), torch.get_rng_state()
+    one = list(law(frames, known, SCHEDULE, generator=seeded(1)))
+    other = list(law(frames, known, SCHEDULE, generator=seeded(1)))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert not torch.equal(one[-1], last(law(frames, known, SCHEDULE, generator=seeded(2))))
+    assert torch.equal(known.codes, kept[0])
+    assert torch.equal(known.mask, kept[1])
+    assert torch.equal(torch.get_rng_state(), kept[2])
+    torch.manual_seed(1)
+    assert torch.equal(one[-1], last(law(frames, known, SCHEDULE)))
+
+
+def test_steps_are_made_as_they_are_asked_for(law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_calls(monkeypatch)
+    steps = law(estimator(), Known.from_coarse(COARSE), SCHEDULE, generator=seeded(1))
+    assert not calls
+    next(steps)
+    next(steps)
+    assert len(calls) == 2
+    assert not torch.is_inference_mode_enabled()
+    steps.close()
+    assert len(calls) == 2
+
+
+def test_coarse_codes_are_shown_without_noise_above_the_override(
+    law: Law, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[int, Tensor] = {}
+    original = Estimator.__call__
+    monkeypatch.setattr(
+        Estimator, "__call__", lambda self, x, t: (shown.update({t: x}), original(self, x, t))[1]
+    )
+    known = Known.from_coarse(COARSE)
+    last(law(estimator(), known, SCHEDULE, q0_override_steps=5, generator=seeded(1)))
+    above = [t for t in shown if t >= 5]  # what they read was drawn at a step above 5
+    assert above
+    assert all(torch.equal(shown[t][..., 0], COARSE) for t in above)
+    shown.clear()
+    last(law(estimator(), known, SCHEDULE, q0_override_steps=12, generator=seeded(1)))
+    first, *later = sorted(shown, reverse=True)
+    assert torch.equal(shown[first][..., 0], COARSE)
+    assert all(not torch.equal(shown[t][..., 0], COARSE) for t in later if t > 5)
+
+
+class _Replay:
+    """The same random numbers for an item, alone or in a batch, at the frames it has."""
+
+    def __init__(self, items: list[int]) -> None:
+        self.items, self.calls = items, 0
+
+    def uniforms(self, shape: tuple[int, ...], *_: Any) -> Tensor:
+        self.calls += 1
+        seeds = [100 * self.calls + item for item in self.items]
+        rows = [torch.rand((9, *shape[2:]), generator=seeded(seed)) for seed in seeds]
+        return torch.stack([row[: shape[1]] for row in rows])
+
+    def initial_codes(self, known: Known, n_classes: int, _: Any) -> Tensor:
+        rows = [torch.randint(0, n_classes, (9, 8), generator=seeded(item)) for item in self.items]
+        noise = torch.stack([row[: known.codes.shape[1]] for row in rows])
+        return torch.where(known.mask, known.codes, noise)
+
+
+def test_a_batch_is_denoised_like_its_items(law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(items: list[int], one: Estimator, coarse: Tensor) -> Tensor:
+        replay = _Replay(items)
+        monkeypatch.setattr(decode, "uniforms", replay.uniforms)
+        monkeypatch.setattr(decode, "initial_codes", replay.initial_codes)
+        return last(law(one, Known.from_coarse(coarse), SCHEDULE))
+
+    both = run([0, 1], estimator(), COARSE)
+    for item, length in enumerate(LENGTHS):
+        alone = run([item], estimator(item), COARSE[item : item + 1, :length])
+        assert torch.equal(both[item, :length], alone[0])
+
+
+# ---------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize("visited", [1, 2, 5, 11, 12])
+def test_visited_steps_are_honoured(visited: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_calls(monkeypatch)
+    steps = denoise(estimator(), Known.from_coarse(COARSE), SCHEDULE, visited, 3, seeded(1))
+    assert len(list(steps)) == visited
+    grid = strided_grid(12, visited)[:-1] if visited < 12 else list(range(11, -1, -1))
+    assert calls == [(4, t) for t in grid]
+
+
+def test_all_steps_are_the_exact_law() -> None:
+    given = estimator(), Known.from_coarse(COARSE), SCHEDULE
+    options: dict[str, Any] = {"q0_override_steps": 3}
+    found = last(denoise(*given, 12, 3, seeded(1)))
+    assert torch.equal(found, last(denoise_exact(*given, **options, generator=seeded(1))))
+    strided = last(denoise_strided(*given, 12, **options, generator=seeded(1)))
+    assert not torch.equal(found, strided)
+    fewer = last(denoise(*given, 11, 3, seeded(1)))
+    assert torch.equal(fewer, last(denoise_strided(*given, 11, **options, generator=seeded(1))))
+
+
+def test_timesteps_of_the_settings(
+    tiny: Any, speechlike: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mars5 import InferenceConfig
+
+    voice = tiny.voice(speechlike)
+    calls = count_calls(monkeypatch)
+    for timesteps in (1, 7, 200):
+        calls.clear()
+        cfg = InferenceConfig(timesteps=timesteps, deep_clone=False, generate_max_len_override=20)
+        tiny.generate("hello", voice, cfg=cfg, seed=1)
+        assert len(calls) == timesteps
