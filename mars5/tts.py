@@ -204,7 +204,7 @@ class Mars5TTS:
 
         Raises:
             TextError, AudioInputError, VoiceError, ConfigError: what was given is not usable.
-            GenerationError: the model ended at once, so that there is nothing to hear.
+            GenerationError: the model ended at once, or there is nothing to hear.
             OutOfMemoryError: memory did not suffice; the next request works as ever.
         """
         generator = _generator(seed, generator)
@@ -225,6 +225,11 @@ class Mars5TTS:
         )
         codes = self._refine(prompt, ar_codes, voice, cfg, generator, progress)
         audio = trim_silence(self.vocode(codes)[0], cfg.trim_db).clone()  # not what was cut
+        if not len(audio):
+            raise GenerationError(
+                "the vocoder gave no audible sound: try another seed, another reference, or a "
+                f"trim_db above {cfg.trim_db:g}"
+            )
         return Speech(audio, codes, torch.tensor(ar_codes), finish_reason)
 
     @memory_errors()

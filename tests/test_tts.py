@@ -105,7 +105,9 @@ def test_results_can_be_changed_in_place(tiny: Mars5TTS, voice: Voice) -> None:
 
 
 def test_no_audio_outside_the_trimmed_part_is_kept_in_memory(tiny: Mars5TTS, voice: Voice) -> None:
-    audio = tiny.generate(TEXT, voice, cfg=replace(SHORT, trim_db=3), seed=1).audio
+    speech = tiny.generate(TEXT, voice, cfg=replace(SHORT, trim_db=0.1), seed=1)
+    audio = speech.audio
+    assert len(audio) < 640 * len(speech.codes)
     assert audio.untyped_storage().nbytes() == 4 * len(audio)
 
 
@@ -363,8 +365,11 @@ def test_what_the_caller_gives_is_never_changed(tiny: Mars5TTS, speechlike: np.n
         assert torch.equal(now, value) if isinstance(value, Tensor) else now == value
 
 
-def test_calls_leave_no_state(tiny: Mars5TTS, voice: Voice) -> None:
-    modules = {"ar": tiny.ar, "nar": tiny.nar, "codec": tiny.codec, "vocoder": tiny.vocoder}
+def test_calls_leave_no_state(tiny_folder: Path, voice: Voice, speechlike: np.ndarray) -> None:
+    system = Mars5TTS.from_pretrained(tiny_folder, device="cpu")  # one that has never spoken
+    parts = ("ar", "nar", "codec", "vocoder")
+    modules = {part: getattr(system, part) for part in parts}
+    config = copy.deepcopy(system.config)
 
     def state() -> tuple[Any, ...]:
         tensors = {
@@ -377,12 +382,14 @@ def test_calls_leave_no_state(tiny: Mars5TTS, voice: Voice) -> None:
             for part, root in modules.items()
             for path, module in root.named_modules()
         }
-        return tensors, inner, {name: id(value) for name, value in vars(tiny).items()}
+        return tensors, inner, {name: id(value) for name, value in vars(system).items()}
 
     tensors, inner, facade = state()
-    tiny.generate(TEXT, voice, cfg=DEEP, seed=1)
+    system.tts(TEXT, voice, cfg=DEEP, seed=1)
+    system.get_speaker_embedding(speechlike)
     with pytest.raises(TextError):
-        tiny.generate("", voice)
+        system.generate("", voice)
+    assert system.config == config
     tensors_after, inner_after, facade_after = state()
     assert facade_after == facade
     assert inner_after == inner
@@ -557,6 +564,8 @@ def test_row_47_special_strings_are_plain_text(
 def test_row_48_prompt_longer_than_the_window(tiny: Mars5TTS, voice: Voice) -> None:
     with pytest.raises(TextError, match="take 52 ids, the model has room for 40: shorten"):
         tiny.generate("x" * 50, voice, cfg=SHORT)
+    with pytest.raises(TextError, match="take 40 ids, the model has room for 40"):
+        tiny.generate("x" * 38, voice, cfg=SHORT)
     with pytest.raises(TextError, match="the model has room for 3000"):
         tiny.generate("x" * 3000, voice, cfg=replace(SHORT, generate_max_len_override=9999))
     assert len(tiny.generate("x" * 37, voice, cfg=SHORT, seed=1).ar_codes) == 1
@@ -703,6 +712,16 @@ def test_speech_that_ends_at_once(
     end_after(monkeypatch, 0, tiny.vocabulary.end)
     with pytest.raises(GenerationError, match="ended the speech at once: try another seed"):
         system.generate(TEXT, voice, cfg=cfg, seed=1)
+
+
+def test_nothing_audible_is_an_error(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a vocoder that overflows."""
+    broken = torch.full((1, 6400), torch.nan)
+    monkeypatch.setattr(type(tiny.vocoder), "forward", lambda self, codes: broken)
+    with pytest.raises(GenerationError, match="no audible sound"):
+        tiny.generate(TEXT, voice, cfg=SHORT, seed=1)
 
 
 # ---------------------------------------------------------------- importing
