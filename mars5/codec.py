@@ -6,6 +6,7 @@ only user of the `encodec` package: its module classes with our own loading.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,8 +24,12 @@ ENCODEC_BANDWIDTH = 6.0  # kbps: 8 codebooks
 class Codec(Protocol):
     """What the rest of the library knows of a codec."""
 
-    name: str
     frame_rate: float
+
+    @property
+    def name(self) -> str:
+        """Names the code space: voices made with another one are refused."""
+        ...
 
     def encode(self, wave: Tensor) -> Tensor:
         """(B, T) float32 at 24 kHz -> (B, frames, Q) int64 codes in 0..1023."""
@@ -84,7 +89,7 @@ class MelCodec(nn.Module):
     summed and projected back they are the log-mel a vocoder reads (see `mars5.vocoder`).
     """
 
-    name = "mel-rvq"
+    kind = "mel-rvq"
 
     def __init__(self, dims: MelCodecDims) -> None:
         super().__init__()
@@ -106,6 +111,12 @@ class MelCodec(nn.Module):
         self.codebooks: Tensor
         self.filters: Tensor
         self.window: Tensor
+
+    @property
+    def name(self) -> str:
+        """Kind and a digest of the codebooks: codes mean nothing to another codec of the kind."""
+        books = self.codebooks.half().cpu().numpy().tobytes()
+        return f"{self.kind}-{hashlib.sha256(books).hexdigest()[:8]}"
 
     def log_mel(self, wave: Tensor) -> Tensor:
         """(B, T) -> (B, ceil(T / hop), n_mels) log amplitudes above the floor, in nats."""

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -22,18 +21,19 @@ from mars5 import hub
 from mars5.ar.decode import generate_ids
 from mars5.ar.model import CodecLM
 from mars5.audio import AudioInput, load_reference, trim_silence
-from mars5.checkpoint import ModelPair, load_pair, read_weights
-from mars5.codec import Codec, EncodecCodec, build_encodec, build_mel_codec
+from mars5.checkpoint import load_pair
+from mars5.codec import Codec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, SAMPLE_RATE, InferenceConfig, ModelConfig
 from mars5.device import memory_errors, resolve_device, resolve_dtype
-from mars5.errors import CheckpointError, ConfigError, GenerationError, TextError, VoiceError
+from mars5.errors import ConfigError, GenerationError, TextError, VoiceError
+from mars5.loading import load_codec_and_vocoder, speaker_fingerprint
 from mars5.nar.decode import Estimator, Known, denoise
 from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
 from mars5.prompt import Prompt, build_prompt, joint_vocabulary, speech_codes
 from mars5.text import check_speakable
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
-from mars5.vocoder import Vocoder, build_published_vocoder, build_vocoder
+from mars5.vocoder import Vocoder
 from mars5.voice import Voice
 
 log = logging.getLogger("mars5")
@@ -41,7 +41,6 @@ log = logging.getLogger("mars5")
 Item = TypeVar("Item")
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_SPEAKER_PARTS = ("spk_", "ref_", "pos_embedding")  # parameters of the two speaker encoders
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +90,7 @@ class Mars5TTS:
         self.default_voice = default_voice
         self.vocabulary = joint_vocabulary(text_tokenizer, speech_tokenizer)
         self.schedule = cosine_schedule(config.nar.diffusion_steps).to(self.device)
-        self._fingerprint = _fingerprint(ar, nar)
+        self._fingerprint = speaker_fingerprint(ar, nar)
 
     @classmethod
     def from_pretrained(
@@ -136,7 +135,7 @@ class Mars5TTS:
         """Load a system from its files; arguments and errors as in `from_pretrained`."""
         where = resolve_device(device)
         pair = load_pair(files.ar, files.nar, device=where, dtype=resolve_dtype(dtype, where))
-        codec, vocoder = _load_codec_and_vocoder(files, pair, hub_options)
+        codec, vocoder = load_codec_and_vocoder(files, pair.config, hub_options)
         return cls(
             pair.ar,
             pair.nar,
@@ -445,49 +444,3 @@ def _shown(items: Iterable[Item], progress: bool, name: str, total: int | None) 
     from tqdm import tqdm
 
     yield from tqdm(items, name, total, leave=False)
-
-
-def _fingerprint(ar: CodecLM, nar: ResidualTransformer) -> str:
-    """Tells whether stored speaker vectors came from these models.
-
-    Covers a part of every parameter that a speaker vector depends on: training changes them all.
-    """
-    digest = hashlib.sha256()
-    for model in (ar, nar):
-        for name, parameter in model.named_parameters():
-            if name.startswith(_SPEAKER_PARTS):
-                values = parameter.detach().flatten()
-                some = values[:: max(1, len(values) // 64)]
-                digest.update(some.half().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _load_codec_and_vocoder(
-    files: hub.ModelFiles, pair: ModelPair, hub_options: dict[str, Any]
-) -> tuple[Any, Vocoder]:
-    """EnCodec and Vocos for published weights, else what the checkpoint brings."""
-    stated = pair.config.codec
-    if stated.get("name") == EncodecCodec.name:
-        return (
-            build_encodec(read_weights(hub.encodec_file())),
-            build_published_vocoder(read_weights(hub.vocos_file(**_caching(hub_options)))),
-        )
-    if stated.get("name") != "mel-rvq" or files.codec is None:
-        raise CheckpointError(
-            f"{files.ar} states the codec {stated.get('name')!r}, whose file {hub.CODEC_FILE} is "
-            "not beside it or not known to this version"
-        )
-    weights = read_weights(files.codec)
-    parts: dict[str, dict[str, Tensor]] = {"codec": {}, "vocoder": {}}
-    for name, tensor in weights.items():
-        part, _, rest = name.partition(".")
-        if part not in parts:
-            raise CheckpointError(f"{files.codec}: unexpected tensor {name!r}")
-        parts[part][rest] = tensor.float()
-    codec = build_mel_codec(stated.get("dims", {}), parts["codec"])
-    return codec, build_vocoder(stated.get("vocoder", {}), parts["vocoder"], codec.vector_table())
-
-
-def _caching(hub_options: dict[str, Any]) -> dict[str, Any]:
-    """The hub keywords that hold for any repository: a revision names one of the model's only."""
-    return {key: value for key, value in hub_options.items() if key != "revision"}

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from mars5.checkpoint import write_checkpoint
+from mars5.codec import MelCodec
 from mars5.config import ModelConfig, PromptConvention
 from mars5.errors import TrainError
 from mars5.hub import CODEC_FILE, VOICE_FILE
@@ -44,7 +45,8 @@ def export(workshop: Workshop, target: Path) -> Path:
         TrainError: a training has not left its state yet.
     """
     text, speech = workshop.tokenizers()
-    models = {"ar": workshop.new_ar(), "nar": workshop.new_nar(), "vocoder": workshop.new_vocoder()}
+    ar, nar = workshop.new_ar(), workshop.new_nar()
+    models = {"ar": ar, "nar": nar, "vocoder": workshop.new_vocoder()}
     training: dict[str, Any] = {}
     for name, model in models.items():
         state = _state(workshop.folder / f"{name}.pt", name)
@@ -56,10 +58,10 @@ def export(workshop: Workshop, target: Path) -> Path:
             "parameters": sum(p.numel() for p in model.parameters()),
         }
     config = ModelConfig(
-        models["ar"].dims,
-        models["nar"].dims,
+        ar.dims,
+        nar.dims,
         PromptConvention(drop_first=False, repeat_reference=False),
-        {"name": "mel-rvq", "dims": asdict(CODEC), "vocoder": asdict(VOCODER)},
+        {"name": MelCodec.kind, "dims": asdict(CODEC), "vocoder": asdict(VOCODER)},
         DEFAULTS,
         {
             "name": "nano",
