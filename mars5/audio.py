@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import math
 import os
-import secrets
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +27,7 @@ from mars5.audio_files import (
 )
 from mars5.config import SAMPLE_RATE
 from mars5.errors import AudioInputError, ConfigError
+from mars5.files import replacing
 
 Mono: TypeAlias = npt.NDArray[np.floating[Any]]
 Samples: TypeAlias = torch.Tensor | npt.NDArray[Any]
@@ -243,21 +242,14 @@ def write_audio(
     """
     target = Path(os.fsdecode(path))
     data = _encode(audio, sample_rate, target.suffix.lower())
-    temporary = target.with_name(f".mars5-{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        with replacing(target) as temporary:
+            temporary.write_bytes(data)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise ConfigError(
             f"cannot write {os.fspath(target)!r}: {error}; give a file name in an existing folder "
             "that you may write to and that has space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # gone already, or never there
-            temporary.unlink()
 
 
 def _encode(audio: Tensor, sample_rate: int, suffix: str) -> bytes:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from mars5.ar.model import CodecLM
 from mars5.config import ModelConfig
 from mars5.errors import CheckpointError, TokenizerError
+from mars5.files import replacing
 from mars5.nar.model import ResidualTransformer
 from mars5.ptfile import PtFile
 from mars5.safefile import (
@@ -114,24 +114,16 @@ def write_checkpoint(
         raise CheckpointError(f"{path} must end in {_SUFFIX}, the only format that is written")
     ready = {name: _ready(path, name, tensor) for name, tensor in weights.items()}
     metadata = {_TEXT_KEY: text_tokenizer.to_text(), _SPEECH_KEY: speech_tokenizer.to_text()}
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         if config is not None:
             metadata[_CONFIG_KEY] = json.dumps(config.to_json())
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode  # save_file gives the owner alone access
-        save_file(ready, temporary, metadata)
-        temporary.chmod(mode)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        with _open(temporary) as written:  # never put in place what would be refused
-            _read_tokenizers(written)
-            _read_config(written)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(ready, temporary, metadata)
+            with _open(temporary) as written:  # never put in place what would be refused
+                _read_tokenizers(written)
+                _read_config(written)
     except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} could not be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _ready(path: Path, name: str, tensor: Tensor) -> Tensor:

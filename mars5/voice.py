@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
 from mars5.errors import TextError, VoiceError
+from mars5.files import replacing
 from mars5.text import check_speakable
 
 FORMAT = "mars5-voice 1"
@@ -69,21 +68,14 @@ class Voice:
         if self.frame_rate is not None:
             metadata["frame_rate"] = repr(self.frame_rate)
         target = Path(path)
-        temporary = target.with_name(f".mars5-{secrets.token_hex(8)}.tmp")
         try:
-            with temporary.open("xb") as file:
-                file.write(save(tensors, metadata))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
+            with replacing(target) as temporary:
+                temporary.write_bytes(save(tensors, metadata))
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
             raise VoiceError(
                 f"cannot write the voice {target}: {error}; give a file name in an existing folder "
                 "that you may write to and that has space"
             ) from error
-        finally:
-            with contextlib.suppress(OSError, ValueError):  # the parent may be a file
-                temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Voice:

@@ -8,7 +8,6 @@ run continues where it stopped and many processes can share the work.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mars5.errors import TrainError
+from mars5.files import replacing
 from mars5.train.sentences import SentenceSource
 
 SAMPLE_RATE = 24_000
@@ -108,10 +108,9 @@ def make_shard(folder: Path, number: int, seed: int, source: SentenceSource) -> 
         utterances.append(Utterance(text, voice, speed, position, len(pcm), phones))
         audio.append(pcm)
         position += len(pcm)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     metadata = {"utterances": json.dumps([asdict(u) for u in utterances])}
-    save_file({"audio": np.concatenate(audio)}, temporary, metadata)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file({"audio": np.concatenate(audio)}, temporary, metadata)
     return path
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mars5.files import replacing
+
 log = logging.getLogger("mars5")
 
 WARMUP = 0.01  # of the time
@@ -115,9 +117,8 @@ class Run:
             "step": self.step,
             "seen": self.seen,
         }
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.path)
+        with replacing(self.path) as temporary:
+            torch.save(state, temporary)
 
     def _load(self) -> None:
         state = torch.load(self.path, map_location="cpu", weights_only=True)

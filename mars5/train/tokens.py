@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mars5.codec import MelCodec
+from mars5.files import replacing
 from mars5.train.corpus import read_shard
 
 
@@ -51,10 +52,9 @@ def encode_shard(codec: MelCodec, shard: Path, target: Path) -> None:
         # Speeds within 2 % are one speaker: people vary more.
         speaker = f"{utterance.voice}@{round(utterance.speed * 50) / 50:.2f}"
         entries.append({"text": utterance.text, "speaker": speaker, "frames": len(codes[-1])})
-    temporary = target.with_suffix(".tmp")
     tensors = {"codes": torch.cat(codes), "progress": torch.cat(progress)}
-    save_file(tensors, temporary, {"utterances": json.dumps(entries)})
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        save_file(tensors, temporary, {"utterances": json.dumps(entries)})
 
 
 def text_progress(text: str, phones: Sequence[tuple[str, float]], times: Tensor) -> Tensor:

@@ -1,0 +1,32 @@
+"""Writing files so that they appear whole under their name, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new empty file beside `path`; when the block ends well, it becomes `path`.
+
+    It is on disk before it gets its name. If the block fails, `path` is as it was.
+
+    Raises:
+        OSError, ValueError: the place will not do; ValueError for a zero byte in the path.
+    """
+    temporary = path.with_name(f".mars5-{secrets.token_hex(8)}.tmp")
+    try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # some writers keep the file to its owner
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # in place already, or never there
+            temporary.unlink()
