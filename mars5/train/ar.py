@@ -1,4 +1,4 @@
-"""Step 4: train the AR model to continue text with L0 codes, in the library's own prompt layout.
+"""Step 5: train the AR model to continue text with L0 codes, in the library's own prompt layout.
 
 What makes it learn on little compute: a low frame rate, short sentences, noise on the code history
 (so that the text must be read), and for the first part of the run a guide: two heads of one layer

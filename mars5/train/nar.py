@@ -2,7 +2,7 @@
 
 A clean utterance is noised to a random step; the model is asked for the clean codes. Its estimate
 is read as the belief from all *other* tokens (`mars5.nar.diffusion.strided_step`), so the evidence
-of a token's own noisy value is added before the loss. Half of the rows put a second utterance of
+of a token's own noisy value is added before the loss. Some rows put a second utterance of
 the speaker in front, known in full, as a deep clone does.
 """
 
@@ -23,7 +23,7 @@ from mars5.nar.model import ResidualTransformer
 from mars5.train.batching import Corpus, length_batches
 from mars5.train.loop import Run
 
-PAIR_SHARE = 0.4
+PAIR_SHARE = 0.2
 SPEAKER_DROP = 0.1  # rows without a voice: what guidance subtracts
 COARSE_NOISE = 0.04  # the AR's codes are not perfect either
 

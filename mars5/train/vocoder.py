@@ -1,4 +1,4 @@
-"""Step 5: train the Vocos vocoder to speak the codec's codes again.
+"""Step 4: train the Vocos vocoder to speak the codec's codes again.
 
 Losses are log-mel and multi-resolution spectra of 1 s cuts; no discriminator. A quarter of the
 batches hears only the first few codebooks, so that coarse codes alone can be vocoded too.
