@@ -17,6 +17,7 @@ dependencies = [
     "soundfile",
     "soxr",
     "regex",
+    "tqdm",
     "huggingface_hub",
     "encodec",
     "vocos",
@@ -47,6 +48,8 @@ def mars5_english(
     from mars5 import hub
     from mars5.errors import ConfigError
 
+    if ckpt_format not in hub.FORMATS:
+        raise ConfigError(f"ckpt_format must be one of {hub.FORMATS}, got {ckpt_format!r}")
     if not pretrained:
         raise ConfigError("pretrained=False is not supported: untrained weights say nothing")
     if (ar_path is None) != (nar_path is None):

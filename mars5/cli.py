@@ -73,6 +73,14 @@ def _run(argv: Sequence[str] | None) -> int:
         except KeyboardInterrupt:
             _tell("interrupted")
             return INTERRUPTED
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the border of the program
+            if args.debug:
+                traceback.print_exc()
+            reason = str(error).partition("\n")[0]
+            _tell(f"unexpected {type(error).__name__}: {reason}; --debug shows where")
+            return FAILED
 
 
 def _say(args: argparse.Namespace) -> int:
@@ -120,8 +128,13 @@ def _check_output(output: str) -> None:
         raise ConfigError(
             f"-o is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}, or be -"
         )
-    if not target.parent.is_dir():
-        raise ConfigError(f"-o is {output!r}, but there is no folder {target.parent}: make it")
+    _check_folder(output)
+
+
+def _check_folder(output: str) -> None:
+    folder = Path(output).parent
+    if not folder.is_dir():
+        raise ConfigError(f"-o is {output!r}, but there is no folder {folder}: make it")
 
 
 def _reference(args: argparse.Namespace) -> tuple[str | Voice | None, bool]:
@@ -167,6 +180,7 @@ def _summary(output: str, speech: Speech, taken: float, seed: int) -> str:
 
 
 def _voice_make(args: argparse.Namespace) -> int:
+    _check_folder(args.output)
     voice = _load(args).voice(args.ref, args.text, provenance=dict(args.note))
     voice.save(args.output)
     if not args.quiet:

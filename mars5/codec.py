@@ -75,9 +75,13 @@ class MelCodecDims:
     floor: float = 0.002
 
     def __post_init__(self) -> None:
-        whole = (self.stack, self.rank, self.n_mels, self.n_fft, self.hop)
-        if not all(isinstance(n, int) and 1 <= n <= 65_536 for n in whole):
-            raise CheckpointError(f"codec sizes must be whole numbers from 1 to 65536: {self}")
+        limits = {"stack": 16, "rank": 1024, "n_mels": 512, "n_fft": 8192, "hop": 8192}
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value <= limit:
+                raise CheckpointError(
+                    f"MelCodecDims.{name} must be a whole number from 1 to {limit}, got {value!r}"
+                )
         if not (0 < self.level <= 1 and 0 < self.floor <= 1 and self.n_fft >= self.hop):
             raise CheckpointError(f"codec level, floor or n_fft is out of its range: {self}")
 

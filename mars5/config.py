@@ -1,4 +1,4 @@
-"""What a caller wishes (`InferenceConfig`) and what a checkpoint states (`ModelDims` and friends).
+"""What a caller wishes (`InferenceConfig`) and what a checkpoint states (`ModelConfig`).
 
 Axis letters used in every docstring of this package:
 
@@ -21,6 +21,8 @@ CODEBOOK_SIZE = 1024
 PAD_CODE = CODEBOOK_SIZE  # the class after the last code
 N_CLASSES = CODEBOOK_SIZE + 1
 
+MIN_TEMPERATURE = 0.01  # below, logits overflow; 0 means greedy
+
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 10.0),
     "top_k": (0, 1_000_000),
@@ -29,8 +31,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "freq_penalty": (-100.0, 100.0),
     "presence_penalty": (-100.0, 100.0),
     "rep_penalty_window": (0, 100_000),
-    "eos_penalty_decay": (0.0, 10.0),
-    "eos_penalty_factor": (-1000.0, 1000.0),
+    "eos_penalty_decay": (0.0, 3.0),
+    "eos_penalty_factor": (-100.0, 100.0),
     "eos_estimated_gen_length_factor": (0.0, 100.0),
     "timesteps": (1, 200),
     "x_0_temp": (0.01, 10.0),
@@ -128,6 +130,8 @@ def _check_number(name: str, value: Any, whole: bool) -> None:
         raise ConfigError(f"{name} must be {kind} from {low} to {high}, got {value!r}")
     if not low <= value <= high:  # also refuses NaN
         raise ConfigError(f"{name} must be {kind} from {low} to {high}, got {value!r}")
+    if name == "temperature" and 0 < value < MIN_TEMPERATURE:
+        raise ConfigError(f"temperature must be 0 or at least {MIN_TEMPERATURE}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -241,8 +245,7 @@ class ModelConfig:
         if not isinstance(data, dict) or not {"ar", "nar"} <= data.keys():
             raise CheckpointError("the checkpoint's config must be an object with 'ar' and 'nar'")
         try:
-            settings = InferenceConfig(**data.get("defaults", {}))  # refuses what it cannot honour
-            del settings
+            InferenceConfig(**data.get("defaults", {}))  # refuses what it cannot honour
             config = cls(
                 ARDims(**data["ar"]),
                 NARDims(**data["nar"]),
@@ -259,6 +262,12 @@ class ModelConfig:
             raise CheckpointError(
                 f"NARDims.n_classes must be {N_CLASSES}, the codes and their padding, got "
                 f"{config.nar.n_classes}: the checkpoint's config is damaged"
+            )
+        steps = config.defaults.get("timesteps", 1)
+        if steps > config.nar.diffusion_steps:
+            raise CheckpointError(
+                f"the checkpoint's config recommends {steps} timesteps, its NAR has "
+                f"{config.nar.diffusion_steps}"
             )
         return config
 

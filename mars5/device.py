@@ -13,7 +13,7 @@ KINDS = ("cpu", "cuda", "mps")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Only CUDA has an error type of its own; the CPU and MPS say it in a RuntimeError.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

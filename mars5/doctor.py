@@ -132,7 +132,6 @@ def _model(model: str, device: str | None) -> Iterator[Fact]:
 def _loaded(files: hub.ModelFiles, device: str | None) -> Iterator[Fact]:
     from mars5.tts import Mars5TTS
 
-    _check_encodec(files)
     system = Mars5TTS.from_files(files, device=device, local_files_only=True)
     facts = system.config.facts
     yield Fact("name", str(facts.get("name", "not stated by the checkpoint")))
@@ -141,13 +140,6 @@ def _loaded(files: hub.ModelFiles, device: str | None) -> Iterator[Fact]:
         yield Fact("parameters", f"{name} {sum(p.numel() for p in module.parameters()):,}")
     yield Fact("voice", "its own" if system.default_voice else "none of its own: give a reference")
     yield Fact("verdict", f"the model can be loaded, on {system.device}")
-
-
-def _check_encodec(files: hub.ModelFiles) -> None:
-    """Loading would download them, which a report must not."""
-    weights = hub.cache_folder() / hub.ENCODEC_FILE
-    if files.codec is None and not weights.is_file():
-        raise HubError(f"EnCodec's weights, {hub.ENCODEC_URL}, are not at {weights} yet")
 
 
 def _sha256_start(path: Path) -> str:

@@ -6,6 +6,7 @@ A model is named by "nano" (the embedded checkpoint), a folder, or a hub reposit
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 from dataclasses import dataclass
@@ -13,15 +14,14 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from mars5.errors import CheckpointError, HubError
+from mars5.errors import CheckpointError, ConfigError, HubError
 
 NANO = "nano"
-PUBLISHED_REPO = "CAMB-AI/MARS5-TTS"
 VOCOS_REPO = "charactr/vocos-encodec-24khz"
 VOCOS_FILE = "pytorch_model.bin"
 ENCODEC_FILE = "encodec_24khz-d7cc33bc.th"
 ENCODEC_URL = f"https://dl.fbaipublicfiles.com/encodec/v0/{ENCODEC_FILE}"
-ENCODEC_SHA256_START = "d7cc33bc"  # published in the file's name
+ENCODEC_SHA256 = "d7cc33bcf1aad7f2dad9836f36431530744abeace3ca033005e3290ed4fa47bf"
 RELEASES = "https://github.com/Camb-ai/MARS5-TTS/releases/download"
 RELEASE_ASSETS = {
     "ar": f"{RELEASES}/v0.4/mars5_en_checkpoints_ar-3000000",
@@ -49,6 +49,21 @@ class ModelFiles:
     voice: Path | None = None
 
 
+def check_options(options: dict[str, Any]) -> None:
+    """Refuse keywords that `huggingface_hub.hf_hub_download` does not have, such as typos.
+
+    Raises:
+        ConfigError: naming the unknown ones.
+    """
+    if not options:
+        return
+    from huggingface_hub.file_download import hf_hub_download
+
+    unknown = options.keys() - inspect.signature(hf_hub_download).parameters.keys()
+    if unknown:
+        raise ConfigError(f"unknown keywords: {', '.join(sorted(unknown))}")
+
+
 def find(model: str | os.PathLike[str], **hub_options: Any) -> ModelFiles:
     """The files of `model`.
 
@@ -71,7 +86,12 @@ def find(model: str | os.PathLike[str], **hub_options: Any) -> ModelFiles:
             "'owner/name': name one of these"
         )
     ar, nar = (hub_file(name, f"mars5_{kind}.safetensors", **hub_options) for kind in ("ar", "nar"))
-    return ModelFiles(ar, nar)
+    return ModelFiles(
+        ar,
+        nar,
+        optional_hub_file(name, CODEC_FILE, **hub_options),
+        optional_hub_file(name, VOICE_FILE, **hub_options),
+    )
 
 
 def _is_folder(name: str) -> bool:
@@ -112,19 +132,28 @@ def hub_file(repo: str, filename: str, **options: Any) -> Path:
         HubError: it could not be had; the message tells how to work offline.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(repo, filename, **options))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+    except Exception as error:
         reason = str(error).partition("\n")[0][:200]
         raise HubError(
             f"{filename} of {repo} could not be had from the hub ({type(error).__name__}: "
             f"{reason}). Offline, put the files in a folder and name it, or use the embedded "
             "model 'nano'"
         ) from error
-    except (TypeError, ValueError) as error:
-        raise HubError(f"the hub does not take a keyword given for {repo}: {error}") from error
+
+
+def optional_hub_file(repo: str, filename: str, **options: Any) -> Path | None:
+    """As `hub_file`, but None if the repository, or the cache when offline, has no such file."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return hub_file(repo, filename, **options)
+    except HubError as error:
+        if isinstance(error.__cause__, EntryNotFoundError):
+            return None
+        raise
 
 
 def release_asset(kind: str, ckpt_format: str, progress: bool = False) -> Path:
@@ -138,17 +167,23 @@ def release_asset(kind: str, ckpt_format: str, progress: bool = False) -> Path:
     return _download(f"{RELEASE_ASSETS[kind]}.{ckpt_format}", progress)
 
 
-def encodec_file() -> Path:
-    """EnCodec's published weights, checked against the hash in their name.
+def encodec_file(local_files_only: bool = False) -> Path:
+    """EnCodec's published weights, checked against their sha256.
+
+    Args:
+        local_files_only: take them from torch's hub cache, never download.
 
     Raises:
         HubError: the download failed, or the file is not the published one.
     """
+    path = cache_folder() / ENCODEC_FILE
+    if local_files_only and not path.is_file():
+        raise HubError(f"EnCodec's weights, {ENCODEC_URL}, are not at {path}")
     path = _download(ENCODEC_URL)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()  # 89 MB
-    if not digest.startswith(ENCODEC_SHA256_START):
+    if digest != ENCODEC_SHA256:
         raise HubError(
-            f"{path} has sha256 {digest[:16]}..., expected {ENCODEC_SHA256_START}...: delete it "
+            f"{path} has sha256 {digest[:16]}..., expected {ENCODEC_SHA256[:16]}...: delete it "
             "and try again"
         )
     return path

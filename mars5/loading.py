@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mars5 import hub
@@ -31,7 +32,9 @@ def load_codec_and_vocoder(
     stated = config.codec
     if stated.get("name") == EncodecCodec.name:
         return (
-            build_encodec(read_weights(hub.encodec_file())),
+            build_encodec(
+                read_weights(hub.encodec_file(bool(hub_options.get("local_files_only"))))
+            ),
             build_published_vocoder(read_weights(hub.vocos_file(**_caching(hub_options)))),
         )
     if stated.get("name") != MelCodec.kind or files.codec is None:
@@ -66,5 +69,6 @@ def speaker_fingerprint(ar: CodecLM, nar: ResidualTransformer) -> str:
             if name.startswith(_SPEAKER_PARTS):
                 values = parameter.detach().flatten()
                 some = values[:: max(1, len(values) // 64)]
-                digest.update(some.half().cpu().numpy().tobytes())
+                # In the coarsest precision a model is loaded in, so that all of them agree.
+                digest.update(some.bfloat16().cpu().view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]

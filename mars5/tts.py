@@ -133,6 +133,7 @@ class Mars5TTS:
         **hub_options: Any,
     ) -> Mars5TTS:
         """Load a system from its files; arguments and errors as in `from_pretrained`."""
+        hub.check_options(hub_options)
         where = resolve_device(device)
         pair = load_pair(files.ar, files.nar, device=where, dtype=resolve_dtype(dtype, where))
         codec, vocoder = load_codec_and_vocoder(files, pair.config, hub_options)
@@ -141,8 +142,8 @@ class Mars5TTS:
             pair.nar,
             pair.text_tokenizer,
             pair.speech_tokenizer,
-            codec.to(where),
-            vocoder.to(where),
+            codec.to(_audio_device(where)),
+            vocoder.to(_audio_device(where)),
             pair.config,
             Voice.load(files.voice) if files.voice is not None else None,
         )
@@ -264,8 +265,8 @@ class Mars5TTS:
                 cfg.max_prompt_dur,
             )
         padded = F.pad(wave, (round(cfg.ref_audio_pad * self.sr), 0))
-        codes = self.codec.encode(padded[None].to(self.device))[0].cpu()
-        return self._prepared(codes, transcript, provenance or {})
+        codes = self.codec.encode(padded[None].to(_audio_device(self.device)))[0].cpu()
+        return self._prepared(codes, transcript, _checked_facts(provenance or {}))
 
     def get_speaker_embedding(self, ref_audio: AudioInput) -> Tensor:
         """(1, D): the AR's speaker vector of a reference given as in `generate`."""
@@ -292,7 +293,7 @@ class Mars5TTS:
             raise ConfigError(
                 f"codes must lie in 0..{CODEBOOK_SIZE - 1}, got {codes.min()}..{codes.max()}"
             )
-        return self.vocoder(codes[None].to(self.device)).cpu()
+        return self.vocoder(codes[None].to(_audio_device(self.device))).cpu()
 
     def _voice_for(
         self, ref: AudioInput | Voice | None, transcript: str | None, cfg: InferenceConfig | None
@@ -412,6 +413,17 @@ class Mars5TTS:
         )
         *_, codes = _shown(steps, progress, "all codebooks", cfg.timesteps)
         return codes[0, n_reference + repeated :].cpu().clone()
+
+
+def _audio_device(device: torch.device) -> torch.device:
+    """Where codec and vocoder run: MPS lacks operators of their Fourier transforms."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def _checked_facts(provenance: dict[str, str]) -> dict[str, str]:
+    if not all(isinstance(x, str) for item in provenance.items() for x in item):
+        raise ConfigError(f"provenance must map strings to strings, got {provenance!r:.200}")
+    return dict(provenance)
 
 
 def _check_settings(cfg: InferenceConfig | None) -> None:

@@ -40,9 +40,10 @@ class VocoderDims:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             low = 0 if name == "n_bandwidths" else 1
-            if not isinstance(value, int) or not low <= value <= 65_536:
+            high = 64 if name in ("stack", "n_layers", "n_bandwidths") else 8192
+            if not isinstance(value, int) or not low <= value <= high:
                 raise CheckpointError(
-                    f"VocoderDims.{name} must be a whole number from {low} to 65536, got {value!r}"
+                    f"VocoderDims.{name} must be a whole number from {low} to {high}, got {value!r}"
                 )
 
 

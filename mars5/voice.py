@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
@@ -94,9 +94,10 @@ class Voice:
         if size > MAX_FILE_BYTES:
             raise VoiceError(f"{path} is larger than {MAX_FILE_BYTES} bytes: this is no voice file")
         try:
-            with safe_open(path, "pt") as file:
-                texts = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            data = path.read_bytes()  # never mapped: the file may be cut short while in use
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            texts = header.get("__metadata__", {})
             provenance = json.loads(texts.get("provenance", "{}"))
             frame_rate = float(texts["frame_rate"]) if "frame_rate" in texts else None
         except (SafetensorError, OSError, ValueError, RecursionError) as error:

@@ -678,7 +678,7 @@ def test_row_52_every_way_to_run_out_of_memory() -> None:
 def test_row_53_speech_that_never_ends(
     tiny: Mars5TTS, voice: Voice, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cfg = replace(SHORT, eos_penalty_factor=1000, eos_estimated_gen_length_factor=100)
+    cfg = replace(SHORT, eos_penalty_factor=100, eos_estimated_gen_length_factor=100)
     speech = tiny.generate(TEXT, voice, cfg=cfg, seed=1)
     assert speech.finish_reason == "length"
     warnings = [r for r in caplog.records if r.name == "mars5" and r.levelno == logging.WARNING]

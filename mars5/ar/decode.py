@@ -10,6 +10,7 @@ from torch import Tensor
 from mars5.ar.model import CodecLM, KVCache
 from mars5.ar.sampling import Vocabulary, draw, next_token_probabilities
 from mars5.config import InferenceConfig
+from mars5.errors import GenerationError
 
 
 @torch.inference_mode()
@@ -45,11 +46,21 @@ def generate_ids(
             new if cache is not None else ids, None if started else speaker, cache
         )
         generated = ids[:, prompt.shape[1] :]
-        probabilities = next_token_probabilities(logits, generated, estimate, vocabulary, cfg)
-        # Drawn on the CPU: a seed then gives the same speech on every device.
-        new = draw(probabilities.cpu(), generator).to(ids.device)
+        # On the CPU: the same numbers are drawn on every device, and no filter needs its operators.
+        logits = _checked(logits.cpu(), model)
+        probabilities = next_token_probabilities(logits, generated.cpu(), estimate, vocabulary, cfg)
+        new = draw(probabilities, generator).to(ids.device)
         ids = torch.cat([ids, new], 1)
         token = int(new)
         yield token
         if token == vocabulary.end:
             return
+
+
+def _checked(logits: Tensor, model: CodecLM) -> Tensor:
+    if not logits.isfinite().all():
+        raise GenerationError(
+            f"the AR's logits are not finite in {model.embed.weight.dtype}: load the model with "
+            "dtype=torch.bfloat16 or torch.float32"
+        )
+    return logits

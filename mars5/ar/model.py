@@ -47,9 +47,12 @@ class KVCache:
         """Store (B, H, S, head_dim) for the positions from `length` on; the newest win."""
         kept = min(keys.shape[2], self.slots)
         first = self.length + keys.shape[2] - kept
-        slots = torch.arange(first, first + kept, device=keys.device) % self.slots
-        self.keys[layer].index_copy_(2, slots, keys[:, :, -kept:])
-        self.values[layer].index_copy_(2, slots, values[:, :, -kept:])
+        start = first % self.slots
+        before_wrap = min(kept, self.slots - start)
+        for ring, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            newest = new[:, :, -kept:]
+            ring[:, :, start : start + before_wrap] = newest[:, :, :before_wrap]
+            ring[:, :, : kept - before_wrap] = newest[:, :, before_wrap:]
 
     def filled(self, new: int) -> int:
         """Slots in use once `new` further positions are written."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mars5.config import N_CODEBOOKS, PAD_CODE
+from mars5.errors import GenerationError
 from mars5.nar.diffusion import (
     Schedule,
     log_onehot,
@@ -207,8 +208,10 @@ def denoise_exact(
             continue
         progress = (0.0 if progress > jumps.times else progress) + 1 / jumps.length
         log_x0 = estimator(x, t)
-        if t == 0 and not allow_padding:
-            log_x0[..., PAD_CODE] = -torch.inf
+        if t == 0:
+            _check_finite(log_x0, estimator)
+            if not allow_padding:
+                log_x0[..., PAD_CODE] = -torch.inf
         log_p = posterior(log_x0, log_onehot(x, n_classes), t, schedule)
         drawn = sample(log_p, uniforms(shape, generator, device))
         given = known.codes
@@ -238,9 +241,12 @@ def denoise_strided(
     for t, s in pairwise(order):
         log_r = estimator(x, t)
         if s < 0:
+            _check_finite(log_r, estimator)
             log_r[..., PAD_CODE] = -torch.inf
         uniform = uniforms((*x.shape, 3), generator, x.device)
         drawn = strided_step(log_r, x, t, s, schedule, uniform)
+        if s < 0:
+            drawn = drawn.clamp(max=PAD_CODE - 1)  # rounding may reach for the last class
         given = known.codes
         if s >= 0:
             noise = (uniform[..., 0] * n_classes).long().clamp(max=n_classes - 1)
@@ -250,6 +256,15 @@ def denoise_strided(
         if t > q0_override_steps:
             x = _show_coarse(x, known)
         yield x
+
+
+def _check_finite(estimate: Tensor, estimator: Estimator) -> None:
+    """Once, at the last step: what is not finite stays so, and a look costs a wait for the GPU."""
+    if not estimate.isfinite().all():
+        raise GenerationError(
+            f"the NAR's logits are not finite in {estimator.model.text_embed.weight.dtype}: load "
+            "the model with dtype=torch.bfloat16 or torch.float32"
+        )
 
 
 def _show_coarse(x: Tensor, known: Known) -> Tensor:

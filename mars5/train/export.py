@@ -13,26 +13,28 @@ from mars5.checkpoint import write_checkpoint
 from mars5.codec import MelCodec
 from mars5.config import ModelConfig, PromptConvention
 from mars5.errors import TrainError
+from mars5.files import replacing
 from mars5.hub import CODEC_FILE, VOICE_FILE
 from mars5.train.corpus import synthesise
 from mars5.train.recipe import CODEC, VOCODER, Workshop
 from mars5.tts import Mars5TTS
 
 # What the default voice says: a teacher's recording, made anew at export and kept as codes only.
-VOICE_TEACHER = "slt"
+VOICE_TEACHER = "rms"
 VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
 
 DEFAULTS: dict[str, Any] = {
     "temperature": 0.7,
     "top_k": 0,
-    "top_p": 0.9,
+    "top_p": 0.8,
     "freq_penalty": 0.0,
     "presence_penalty": 0.0,
     "eos_penalty_factor": 0.0,
     "timesteps": 16,
-    "x_0_temp": 0.7,
+    "x_0_temp": 0.2,
     "q0_override_steps": 0,
     "nar_guidance_w": 1.0,
+    "deep_clone": False,
     "generate_max_len_override": 700,
     "trim_db": 45,
 }
@@ -78,7 +80,8 @@ def export(workshop: Workshop, target: Path) -> Path:
     vocoder = models["vocoder"].state_dict()
     parts |= {f"vocoder.{k}": v for k, v in vocoder.items() if k != "table"}
     parts = {name: tensor.half().contiguous() for name, tensor in parts.items()}
-    save_file(parts, target / CODEC_FILE)
+    with replacing(target / CODEC_FILE) as temporary:
+        save_file(parts, temporary)
     _save_default_voice(target)
     return target
 

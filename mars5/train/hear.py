@@ -115,5 +115,5 @@ def hear_checkpoint(
 
 
 def _vocoded(system: Mars5TTS, wave: Tensor, books: int) -> Tensor:
-    codes = system.codec.encode(wave[None].to(system.device))[0, :, :books]
+    codes = system.codec.encode(wave[None])[0, :, :books]
     return system.vocode(codes)[0]

@@ -19,6 +19,7 @@ from mars5.ar.model import CodecLM
 from mars5.codec import MelCodec, MelCodecDims, build_mel_codec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, ARDims, NARDims
 from mars5.errors import TrainError
+from mars5.files import replacing
 from mars5.nar.model import ResidualTransformer
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.train import ar, nar
@@ -57,7 +58,7 @@ class Workshop:
     Args:
         folder: where everything of a training lives.
         device: for the three trainings.
-        seed: of everything that is drawn.
+        seed: of the corpus and of the first weights; a run that continues draws new examples.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", seed: int = 1) -> None:
@@ -81,7 +82,8 @@ class Workshop:
             for _, pcm in read_shard(shard)
         )
         codec = fit_codec(waves, CODEC, 10, torch.Generator().manual_seed(self.seed))
-        save_file(codec.state_dict(), path)
+        with replacing(path) as temporary:
+            save_file(codec.state_dict(), temporary)
         return codec
 
     def tokens(self) -> None:
@@ -97,7 +99,9 @@ class Workshop:
         path = self.folder / "texttok.model"
         if not path.exists():
             examples = read_examples(self._shards("tokens")[1:])
-            path.write_text(train_text((e.text for e in examples), TEXT_MERGES).to_text())
+            learned = train_text((e.text for e in examples), TEXT_MERGES)
+            with replacing(path) as temporary:
+                temporary.write_text(learned.to_text())
         return TextTokenizer.from_text(path.read_text()), train_speech([], 0)
 
     def vocoder(self, minutes: float, rate: float = 1e-3, batch: int = 16) -> None:
@@ -171,9 +175,10 @@ class Workshop:
 
     def _shards(self, kind: str) -> list[Path]:
         shards = sorted((self.folder / kind).glob("shard-*.safetensors"))
-        if not shards:
+        if len(shards) < 2:  # the first is held out
             raise TrainError(
-                f"{self.folder / kind} holds no shards: run `python -m mars5.train {kind}` first"
+                f"{self.folder / kind} holds {len(shards)} shards, at least 2 are needed: run "
+                f"`python -m mars5.train {kind}` first"
             )
         return shards
 
