@@ -24,9 +24,9 @@ VOICE_TEACHER = "rms"
 VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
 
 DEFAULTS: dict[str, Any] = {
-    "temperature": 0.7,
+    "temperature": 1.0,
     "top_k": 0,
-    "top_p": 0.8,
+    "top_p": 0.6,
     "freq_penalty": 0.0,
     "presence_penalty": 0.0,
     "eos_penalty_factor": 0.0,
