@@ -17,7 +17,7 @@ from mars5.codec import MelCodec, MelCodecDims
 from mars5.config import ARDims, NARDims
 from mars5.errors import TrainError
 from mars5.nar.diffusion import cosine_schedule
-from mars5.train import ar, corpus, export, hear, nar, recipe
+from mars5.train import ar, corpus, export, hear, loop, nar, recipe
 from mars5.train.batching import Corpus
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import kmeans
@@ -57,6 +57,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "CODEC", CODEC)
     monkeypatch.setattr(export, "VOCODER", VOCODER)
     monkeypatch.setattr(recipe, "TEXT_MERGES", 20)
+    monkeypatch.setattr(loop, "NOTE_SECONDS", 0.0)  # every step notes, and so evaluates
     monkeypatch.setattr(
         recipe, "ar_dims", lambda t, s: ARDims(len(t) + len(s), 32, 2, 3, 48, 1, 64)
     )
@@ -264,3 +265,17 @@ def test_word_errors(said: str, heard: str, errors: int) -> None:
     assert hear.word_errors(said, heard) == errors
     result = hear.Heard(said, heard, errors)
     assert hear.error_rate([result]) == pytest.approx(100 * errors / result.words)
+
+
+def test_journal_holds_means_of_the_steps_since_the_last_line(tmp_path: Path) -> None:
+    run = Run(tmp_path, "x", torch.nn.Linear(2, 2), 1.0, 1e-3)
+    assert not run.tally(loss=1.0)
+    run.seconds += 61
+    assert run.tally(loss=3.0)
+    run.note(held_out=5.0)
+    assert not run.tally(loss=7.0)
+    run.note()
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == [2.0, 7.0]
+    assert lines[0]["held_out"] == 5.0
+    assert "held_out" not in lines[1]

@@ -9,7 +9,6 @@ tell. Two-sentence examples teach the deep clone, whose prompt holds the referen
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -187,8 +186,6 @@ def train_ar(
     n_text = len(batches.corpus.text)
     generator = torch.Generator().manual_seed(seed + run.step)
     guide = Guide(model)
-    noted = run.seconds
-    sums: defaultdict[str, float] = defaultdict(float)
     stream = iter(batches)
     for _ in run.steps():
         batch = next(stream)
@@ -201,12 +198,6 @@ def train_ar(
             total = loss + 0.3 * weight * guide.loss(moved) if weight else loss
         run.update(total)
         run.seen += int((batch.targets != IGNORED).sum())
-        sums["steps"] += 1
-        sums["loss"] += loss.item()
-        sums["guided"] += total.item() - loss.item()
-        if run.seconds - noted > 60:
-            noted = run.seconds
+        if run.tally(loss=loss.item(), guided=total.item() - loss.item()):
             held, gap = evaluate(model, held_out)
-            steps = sums.pop("steps")
-            run.note(**{k: v / steps for k, v in sums.items()}, held_out=held, text_gap=gap)
-            sums.clear()
+            run.note(held_out=held, text_gap=gap)

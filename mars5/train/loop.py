@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ log = logging.getLogger("mars5")
 
 WARMUP = 0.01  # of the time
 SAVE_SECONDS = 120.0
+NOTE_SECONDS = 60.0
 
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
@@ -68,9 +70,12 @@ class Run:
         self.seconds = 0.0
         self.step = 0
         self.seen = 0  # units of work: tokens, frames, samples
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._tallied = 0
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self._load()
+        self._noted = self.seconds
 
     @property
     def progress(self) -> float:
@@ -101,8 +106,18 @@ class Run:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
+    def tally(self, **figures: float) -> bool:
+        """Add up the figures of one step; true when it is time for a `note`."""
+        self._tallied += 1
+        for name, value in figures.items():
+            self._sums[name] += value
+        return self.seconds - self._noted > NOTE_SECONDS
+
     def note(self, **figures: float) -> None:
-        """Append a line to the journal and to the log."""
+        """Append the means of what was tallied, and `figures`, to the journal and to the log."""
+        figures = {name: value / self._tallied for name, value in self._sums.items()} | figures
+        self._sums.clear()
+        self._tallied, self._noted = 0, self.seconds
         line = {"step": self.step, "minutes": round(self.seconds / 60, 2), "seen": self.seen}
         line |= {name: round(float(value), 4) for name, value in figures.items()}
         with self.journal.open("a", encoding="utf-8") as file:

@@ -9,7 +9,6 @@ the speaker in front, known in full, as a deep clone does.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -140,8 +139,6 @@ def train_nar(
     generator = torch.Generator().manual_seed(seed + run.step)
     cpu_schedule = cosine_schedule(model.dims.diffusion_steps)
     schedule = cpu_schedule.to(device)
-    noted = run.seconds
-    sums: defaultdict[str, float] = defaultdict(float)
     stream = iter(batches)
     for _ in run.steps():
         batch = next(stream)
@@ -158,14 +155,8 @@ def train_nar(
             ).mean()
         run.update(loss)
         run.seen += int(batch.learned[..., 1].sum())
-        sums["steps"] += 1
-        sums["loss"] += loss.item()
-        if run.seconds - noted > 90:
-            noted = run.seconds
-            steps = sums.pop("steps")
-            figures = evaluate(model, held_out, device)
-            run.note(loss=sums["loss"] / steps, **figures)
-            sums.clear()
+        if run.tally(loss=loss.item()):
+            run.note(**evaluate(model, held_out, device))
 
 
 @torch.no_grad()

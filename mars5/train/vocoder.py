@@ -7,7 +7,6 @@ batches hears only the first few codebooks, so that coarse codes alone can be vo
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,8 +74,6 @@ def train_vocoder(
 ) -> None:
     """Train until the run's time is over."""
     rng = random.Random(seed + run.step)
-    sums: defaultdict[str, float] = defaultdict(float)
-    noted = run.seconds
     edge = EDGE_FRAMES * codec.dims.stack * codec.dims.hop
     stream = iter(cuts)
     for _ in run.steps():
@@ -89,11 +86,5 @@ def train_vocoder(
         spectra = spectral_loss(said, wave)
         run.update(MEL_WEIGHT * mel + spectra)
         run.seen += wave.numel()
-        sums["steps"] += 1
-        sums["mel"] += mel.item()
-        sums["spectra"] += spectra.item()
-        if run.seconds - noted > 60:
-            noted = run.seconds
-            steps = sums.pop("steps")
-            run.note(**{name: value / steps for name, value in sums.items()})
-            sums.clear()
+        if run.tally(mel=mel.item(), spectra=spectra.item()):
+            run.note()
