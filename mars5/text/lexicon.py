@@ -1,0 +1,55 @@
+"""The pronunciation dictionary of one call: words, and how to write them as they are said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from mars5.errors import TextError
+from mars5.text.checks import check_characters, has_speech
+
+MAX_ENTRIES = 5_000
+MAX_ENTRY_CHARACTERS = 200
+
+
+def compile_lexicon(lexicon: Mapping[str, str]) -> Callable[[str], str]:
+    """A function that replaces the entries of `lexicon` in a text.
+
+    Whole words only, the longest entry first, each place once: what is put in is not searched
+    again. A key without capitals fits any case; a key with a capital fits exactly as written.
+
+    Raises:
+        TextError: not a mapping of strings to strings, more than `MAX_ENTRIES`, a key without a
+            letter or digit, or a key or value beyond `MAX_ENTRY_CHARACTERS` or not printable.
+    """
+    if not isinstance(lexicon, Mapping):
+        raise TextError(f"lexicon must map words to strings, got {type(lexicon).__name__}")
+    if len(lexicon) > MAX_ENTRIES:
+        raise TextError(f"lexicon has {len(lexicon)} entries, at most {MAX_ENTRIES} are allowed")
+    entries = [_entry(word, spoken) for word, spoken in lexicon.items()]
+    if not entries:
+        return lambda text: text
+    entries.sort(key=lambda entry: (-len(entry[0]), entry[0].islower(), entry[0]))
+    spoken_as = [spoken for _, spoken in entries]
+    pattern = re.compile(
+        r"(?<!\w)(?:" + "|".join(_pattern(word) for word, _ in entries) + r")(?!\w)"
+    )
+    return lambda text: pattern.sub(lambda match: spoken_as[(match.lastindex or 0) - 1], text)
+
+
+def _entry(word: str, spoken: str) -> tuple[str, str]:
+    for value, what in ((word, "a key"), (spoken, f"the value of {word!r:.80}")):
+        check_characters(value, f"{what} of lexicon" if what == "a key" else f"{what} in lexicon")
+        if len(value) > MAX_ENTRY_CHARACTERS:
+            raise TextError(
+                f"{what} in lexicon has {len(value)} characters, at most "
+                f"{MAX_ENTRY_CHARACTERS} are allowed"
+            )
+    if not has_speech(word):
+        raise TextError(f"the key {word!r} in lexicon has no letter or digit: it is no word")
+    return " ".join(word.split()), spoken
+
+
+def _pattern(word: str) -> str:
+    body = r"\s+".join(re.escape(part) for part in word.split(" "))
+    return f"({body})" if word != word.lower() else f"((?i:{body}))"

@@ -1,0 +1,62 @@
+"""Characters without a sound: typographic signs, markup, emoji, and the names of symbols."""
+
+# ruff: noqa: RUF001 (its business are characters that look alike)
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from mars5.text.rules import Rule
+
+_SAME = str.maketrans(
+    {
+        "‘": "'", "’": "'", "‚": "'", "‛": "'", "“": '"', "”": '"', "„": '"', "«": '"',
+        "»": '"', "…": "...", "\u00ad": "", "\u200b": "", "\u2060": "", "\ufeff": "",
+        "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2011": "-", "\u2010": "-",
+    }
+)  # fmt: skip
+_VULGAR = {
+    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
+    "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8",
+}  # fmt: skip
+_EMOJI = "\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\ufe0e\ufe0f\U000e0020-\U000e007f"
+
+
+def _fraction(match: re.Match[str]) -> str:
+    text = match.string
+    before = " " if match.start() and text[match.start() - 1].isalnum() else ""
+    after = " " if text[match.end() : match.end() + 1].isalnum() else ""
+    return before + _VULGAR[match[0]] + after
+
+
+def plain_characters(text: str) -> str:
+    """`text` with typographic quotes, blanks and digits as on a keyboard."""
+    return _OTHER_DIGIT.sub(lambda m: str(unicodedata.decimal(m[0])), text.translate(_SAME))
+
+
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")
+
+FIRST_RULES: list[Rule] = [
+    (re.compile("[" + "".join(_VULGAR) + "]"), _fraction),
+    (re.compile(rf"[ \t]?[{_EMOJI}]+\u200d?"), lambda _: ""),
+    (re.compile(r"^[ \t]{0,8}#{1,6}[ \t]+", re.MULTILINE), lambda _: ""),
+    (re.compile(r"^[ \t]{0,8}(?:[-*•‣◦▪·+–—][ \t]+)+", re.MULTILINE), lambda _: ""),
+    (re.compile(r"\*{1,3}(?=[^\W\d_\"'])|(?<=[^\W\d_.,!?\"'])\*{1,3}|(?<=[.,!?\"'])\*{1,3}|`+"),
+     lambda _: ""),
+]  # fmt: skip
+
+LAST_RULES: list[Rule] = [
+    (re.compile(r"(?<=[^\W_])²"), lambda _: " squared"),
+    (re.compile(r"(?<=[^\W_])³"), lambda _: " cubed"),
+    (re.compile(r"(?<=\w)&(?=\w)"), lambda _: " and "),
+    (re.compile(r"&"), lambda _: "and"),
+    (re.compile(r"(?<=\w)@(?=\w)"), lambda _: " at "),
+    (re.compile(r"@(?=\w)"), lambda _: "at "),
+    (re.compile(r"@"), lambda _: "at"),
+    (re.compile(r"(?<=\w)\s?%"), lambda _: " percent"),
+    (re.compile(r"(?<=\w)\s?°"), lambda _: " degrees"),
+    (re.compile(r"(?<=\w)\s?[€]"), lambda _: " euros"),
+    (re.compile(r"(?<=\w)\s[+=]\s(?=\w)"), lambda m: " plus " if "+" in m[0] else " equals "),
+    (re.compile(r"(?<=\w)\s?[–—]\s?(?=\w)"), lambda _: " - "),
+]
