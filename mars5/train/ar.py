@@ -39,12 +39,20 @@ class Batch:
         ids: (B, S) joint ids. targets: (B, S), -100 where nothing is learned.
         reference: (B, R, Q) codes, padded with 1024.
         place: (B, S) text index said next, -1 where there is none.
+        first_code: the joint id of code 0.
     """
 
     ids: Tensor
     targets: Tensor
     reference: Tensor
     place: Tensor
+    first_code: int
+
+    def to(self, device: torch.device) -> Batch:
+        ids, targets, reference, place = (
+            tensor.to(device) for tensor in (self.ids, self.targets, self.reference, self.place)
+        )
+        return Batch(ids, targets, reference, place, self.first_code)
 
 
 @dataclass
@@ -66,7 +74,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         groups = length_batches(self._row, lambda row: len(row.ids), self.tokens, self.rng)
-        return map(_collate, groups)
+        first_code = len(self.corpus.text)
+        return (_collate(rows, first_code) for rows in groups)
 
     def _row(self) -> Row:
         parts = self.corpus.draw(self.rng, PAIR_SHARE)
@@ -91,7 +100,7 @@ class Batches:
         return [*place.tolist(), len(text) - 1]
 
 
-def _collate(rows: list[Row]) -> Batch:
+def _collate(rows: list[Row], first_code: int) -> Batch:
     longest = max(len(row.ids) for row in rows) - 1
     frames = max(len(row.reference) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -104,14 +113,14 @@ def _collate(rows: list[Row]) -> Batch:
         targets[i, row.n_text - 1 : size] = torch.tensor(row.ids[row.n_text :])
         place[i, row.n_text - 1 : size] = torch.tensor(row.place)
         reference[i, : len(row.reference)] = row.reference
-    return Batch(ids, targets, reference, place)
+    return Batch(ids, targets, reference, place, first_code)
 
 
-def add_noise(batch: Batch, n_text: int, share: float, generator: torch.Generator) -> Tensor:
+def add_noise(batch: Batch, share: float, generator: torch.Generator) -> Tensor:
     """(B, S) ids with `share` of the speech ids replaced by random codes."""
-    ids = batch.ids
-    hit = (torch.rand(ids.shape, generator=generator) < share) & (ids >= n_text)
-    noise = torch.randint(n_text, n_text + PAD_CODE, ids.shape, generator=generator)
+    ids, first = batch.ids, batch.first_code
+    hit = (torch.rand(ids.shape, generator=generator) < share) & (ids >= first)
+    noise = torch.randint(first, first + PAD_CODE, ids.shape, generator=generator)
     return torch.where(hit, noise, ids)
 
 
@@ -177,21 +186,20 @@ def evaluate(model: CodecLM, batches: list[Batch]) -> tuple[float, float]:
 def train_ar(
     model: CodecLM,
     run: Run,
-    batches: Batches,
+    stream: Iterator[Batch],
     held_out: list[Batch],
     device: torch.device,
     seed: int,
 ) -> None:
     """Train until the run's time is over; a line of figures every minute or so."""
-    n_text = len(batches.corpus.text)
+    held_out = [batch.to(device) for batch in held_out]
     generator = torch.Generator().manual_seed(seed + run.step)
     guide = Guide(model)
-    stream = iter(batches)
     for _ in run.steps():
         batch = next(stream)
         noise = 0.3 * torch.rand((), generator=generator).item()
-        ids = add_noise(batch, n_text, noise, generator)
-        moved = Batch(*(t.to(device) for t in vars(batch).values()))
+        ids = add_noise(batch, noise, generator)
+        moved = batch.to(device)
         weight = max(0.0, 1.0 - run.progress / GUIDE_UNTIL)
         with torch.autocast(device.type, torch.bfloat16):
             loss = losses(model, moved, ids.to(device)).mean()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
 
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mars5.tokenizers import TextTokenizer
 from mars5.train.tokens import Example
@@ -15,22 +16,59 @@ from mars5.train.tokens import Example
 REFERENCE_FRAMES = 110
 POOL = 16  # batches sorted by length together
 
+# How often each cast of speakers is heard in training, whatever its size.
+CAST_SHARES = {"plain": 0.6, "pseudo": 0.25, "kokoro": 0.15}
+
 Row = TypeVar("Row")
+Item = TypeVar("Item", covariant=True)
+
+
+class Stream(Protocol[Item]):
+    """Endless batches, drawn from a random state of its own."""
+
+    rng: random.Random
+
+    def __iter__(self) -> Iterator[Item]: ...
+
+
+class _Loaded(IterableDataset[Item]):
+    """A stream as the loader's processes read it, each with another seed."""
+
+    def __init__(self, stream: Stream[Item]) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[Item]:
+        worker = get_worker_info()
+        if worker is not None:
+            self.stream.rng = random.Random(worker.seed)
+        return iter(self.stream)
+
+
+def prefetched(stream: Stream[Item], loaders: int) -> Iterator[Item]:
+    """The stream's batches, prepared by so many processes ahead of their use; 0 for none."""
+    return iter(DataLoader(_Loaded(stream), batch_size=None, num_workers=loaders))
+
+
+def draw_cast(casts: Iterable[str], rng: random.Random) -> str:
+    """One of the casts at hand, by their shares."""
+    names = sorted(casts)
+    return rng.choices(names, [CAST_SHARES[name] for name in names])[0]
 
 
 class Corpus:
-    """Examples, grouped by speaker; every draw comes from the caller's `random.Random`."""
+    """Examples by cast and speaker; every draw comes from the caller's `random.Random`."""
 
-    def __init__(self, examples: list[Example], text: TextTokenizer) -> None:
-        self.examples = examples
+    def __init__(self, casts: dict[str, list[Example]], text: TextTokenizer) -> None:
+        self.casts = casts
         self.text = text
         self._mates: dict[str, list[Example]] = defaultdict(list)
-        for example in examples:
-            self._mates[example.speaker].append(example)
+        for examples in casts.values():
+            for example in examples:
+                self._mates[example.speaker].append(example)
 
     def draw(self, rng: random.Random, pair_share: float) -> list[Example]:
         """One utterance, or with probability `pair_share` two of one speaker."""
-        example = rng.choice(self.examples)
+        example = rng.choice(self.casts[draw_cast(self.casts, rng)])
         if rng.random() < pair_share:
             return [self.mate(example, rng), example]
         return [example]

@@ -15,12 +15,12 @@ from mars5.config import ModelConfig, PromptConvention
 from mars5.errors import TrainError
 from mars5.files import replacing
 from mars5.hub import CODEC_FILE, VOICE_FILE
-from mars5.train.corpus import synthesise
 from mars5.train.recipe import CODEC, VOCODER, Workshop
+from mars5.train.teachers import Speaker, speak
 from mars5.tts import Mars5TTS
 
 # What the default voice says: a teacher's recording, made anew at export and kept as codes only.
-VOICE_TEACHER = "rms"
+VOICE_TEACHER = Speaker("flite", "rms")
 VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
 
 DEFAULTS: dict[str, Any] = {
@@ -88,9 +88,9 @@ def export(workshop: Workshop, target: Path) -> Path:
 
 def _save_default_voice(target: Path) -> None:
     """The voice is computed by the exported models, as any user's would be."""
-    pcm, _ = synthesise(VOICE_TEXT, VOICE_TEACHER, 1.0)
+    pcm, _ = speak(VOICE_TEXT, VOICE_TEACHER)
     system = Mars5TTS.from_pretrained(target, device="cpu")
-    facts = {"source": f"flite {VOICE_TEACHER}", "licence": "CMU (permissive)"}
+    facts = {"source": str(VOICE_TEACHER), "licence": "CMU (permissive)"}
     wave = torch.from_numpy(pcm).float() / 32768
     system.voice(wave, VOICE_TEXT, provenance=facts).save(target / VOICE_FILE)
 

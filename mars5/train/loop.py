@@ -159,4 +159,5 @@ def start_from_codebook(rows: Tensor, book: Tensor, generator: torch.Generator) 
     """
     mix = torch.randn(book.shape[1], rows.shape[1], generator=generator)
     projected = (book - book.mean(0)) @ mix
-    rows.copy_(projected * (rows.std() / projected.std()))
+    if projected.std() > 0:  # a book that had nothing left to describe has equal vectors
+        rows.copy_(projected * (rows.std() / projected.std()))

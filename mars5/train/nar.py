@@ -130,7 +130,7 @@ def losses(
 def train_nar(
     model: ResidualTransformer,
     run: Run,
-    batches: Batches,
+    stream: Iterator[Batch],
     held_out: list[Batch],
     device: torch.device,
     seed: int,
@@ -139,7 +139,6 @@ def train_nar(
     generator = torch.Generator().manual_seed(seed + run.step)
     cpu_schedule = cosine_schedule(model.dims.diffusion_steps)
     schedule = cpu_schedule.to(device)
-    stream = iter(batches)
     for _ in run.steps():
         batch = next(stream)
         n = len(batch.codes)

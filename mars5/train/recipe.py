@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -19,16 +20,19 @@ from mars5.ar.model import CodecLM
 from mars5.codec import MelCodec, MelCodecDims, build_mel_codec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, ARDims, NARDims
 from mars5.errors import TrainError
+from mars5.eval.lists import read_list
 from mars5.files import replacing
 from mars5.nar.model import ResidualTransformer
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.train import ar, nar
-from mars5.train.batching import Corpus
+from mars5.train.batching import Corpus, prefetched
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import fit_codec
 from mars5.train.corpus import make_corpus, read_shard
 from mars5.train.loop import Run, initialise, start_from_codebook
+from mars5.train.pieces import joined, split
 from mars5.train.tokens import encode_shard, read_examples
+from mars5.train.transfer import carry_ar, carry_nar, load_weights, mixtures
 from mars5.train.vocoder import Cuts, train_vocoder
 from mars5.vocoder import Vocoder, VocoderDims
 
@@ -37,19 +41,63 @@ VOCODER = VocoderDims(
     channels=CODEC.n_mels, stack=CODEC.stack, dim=256, ff_dim=768, n_layers=6, n_bandwidths=0
 )
 TEXT_MERGES = 512
-CODEC_SHARDS = 12  # corpus shards the codec is fitted to
-EVERYDAY = Path(__file__).parent / "data" / "everyday20.txt"
+CODEC_SHARDS = {"plain": 2, "pseudo": 3, "kokoro": 12}  # what the codec is fitted to
+TRANSFER_SHARDS = {"plain": 1, "pseudo": 1, "kokoro": 4}  # what two codecs are compared on
 
 
-def ar_dims(text: TextTokenizer, speech: SpeechTokenizer) -> ARDims:
-    return ARDims(len(text) + len(speech), 256, 4, 6, 640, n_spk_layers=1, spk_ff_dim=512)
+@dataclass(frozen=True)
+class Size:
+    """How large a checkpoint is, and what a step of its trainings holds.
+
+    Attributes:
+        ar_tokens, nar_frames: of a batch.
+        loaders: processes that prepare batches; 0 prepares them between the steps.
+    """
+
+    ar: dict[str, int]
+    nar: dict[str, int]
+    ar_tokens: int
+    nar_frames: int
+    loaders: int
+
+    def ar_dims(self, text: TextTokenizer, speech: SpeechTokenizer) -> ARDims:
+        return ARDims(len(text) + len(speech), **self.ar)
+
+    def nar_dims(self, text: TextTokenizer) -> NARDims:
+        return NARDims(len(text) + 1, **self.nar)
 
 
-def nar_dims(text: TextTokenizer) -> NARDims:
-    return NARDims(
-        len(text) + 1, dim=256, n_heads=4, n_enc_layers=2, n_dec_layers=4, n_spk_layers=1,
-        ff_dim=512, t_emb_dim=256,
-    )  # fmt: skip
+SIZES = {
+    # What two cores can train in hours.
+    "small": Size(
+        ar={"dim": 256, "n_heads": 4, "n_layers": 6, "ff_dim": 640, "n_spk_layers": 1,
+            "spk_ff_dim": 512},
+        nar={"dim": 256, "n_heads": 4, "n_enc_layers": 2, "n_dec_layers": 4, "n_spk_layers": 1,
+             "ff_dim": 512, "t_emb_dim": 256},
+        ar_tokens=6_000, nar_frames=2_000, loaders=0,
+    ),
+    # 27M parameters, 54 MB in half precision: for half an hour of one large GPU.
+    "full": Size(
+        ar={"dim": 384, "n_heads": 6, "n_layers": 6, "ff_dim": 1024, "n_spk_layers": 1,
+            "spk_ff_dim": 768},
+        nar={"dim": 320, "n_heads": 5, "n_enc_layers": 2, "n_dec_layers": 5, "n_spk_layers": 1,
+             "ff_dim": 640, "t_emb_dim": 320},
+        ar_tokens=60_000, nar_frames=40_000, loaders=12,
+    ),
+}  # fmt: skip
+
+
+Shards = dict[str, list[Path]]
+
+
+def training(shards: Shards) -> Shards:
+    """All but the first shard of each cast."""
+    return {cast: paths[1:] for cast, paths in shards.items()}
+
+
+def flat(shards: Shards) -> list[Path]:
+    """The shards of all casts."""
+    return [path for paths in shards.values() for path in paths]
 
 
 class Workshop:
@@ -59,28 +107,28 @@ class Workshop:
         folder: where everything of a training lives.
         device: for the three trainings.
         seed: of the corpus and of the first weights; a run that continues draws new examples.
+        size: a key of `SIZES`.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", seed: int = 1) -> None:
+    def __init__(
+        self, folder: Path, device: str = "cpu", seed: int = 1, size: str = "small"
+    ) -> None:
         self.folder = folder
+        self.size = SIZES[size]
         self.device = torch.device(device)
         self.seed = seed
 
-    def corpus(self, shards: int, workers: int) -> None:
-        """Step 1: synthesise the corpus."""
-        held_out = EVERYDAY.read_text(encoding="utf-8").splitlines()
-        make_corpus(self.folder / "corpus", shards, self.seed, workers, held_out)
+    def corpus(self, cast: str, shards: int, workers: int) -> None:
+        """Step 1: synthesise the corpus, one cast of speakers after the other."""
+        held_out = read_list("everyday")
+        make_corpus(self.folder / "corpus", cast, shards, self.seed, workers, held_out)
 
     def codec(self) -> MelCodec:
         """Step 2: fit the codec, or load the one there is."""
         path = self.folder / "codec.safetensors"
         if path.exists():
             return build_mel_codec(vars(CODEC), load_file(path))
-        waves = (
-            torch.from_numpy(pcm).float() / 32768
-            for shard in self._shards("corpus")[:CODEC_SHARDS]
-            for _, pcm in read_shard(shard)
-        )
+        waves = self._waves(CODEC_SHARDS)
         codec = fit_codec(waves, CODEC, 10, torch.Generator().manual_seed(self.seed))
         with replacing(path) as temporary:
             save_file(codec.state_dict(), temporary)
@@ -90,7 +138,7 @@ class Workshop:
         """Step 3: codes of the corpus, and the two tokenizers."""
         codec, target = self.codec(), self.folder / "tokens"
         target.mkdir(exist_ok=True)
-        for shard in self._shards("corpus"):
+        for shard in flat(self._shards("corpus")):
             encode_shard(codec, shard, target / shard.name)
         self.tokenizers()
 
@@ -98,7 +146,7 @@ class Workshop:
         """The text tokenizer of the corpus, and one speech id for each code."""
         path = self.folder / "texttok.model"
         if not path.exists():
-            examples = read_examples(self._shards("tokens")[1:])
+            examples = read_examples(flat(training(self._shards("tokens"))))
             learned = train_text((e.text for e in examples), TEXT_MERGES)
             with replacing(path) as temporary:
                 temporary.write_text(learned.to_text())
@@ -109,32 +157,34 @@ class Workshop:
         codec = self.codec().to(self.device)
         model = self.new_vocoder().to(self.device)
         run = Run(self.folder, "vocoder", model, minutes, rate)
-        cuts = Cuts(self._shards("corpus")[1:], self.codec(), batch, self._fresh_seed())
+        cuts = Cuts(training(self._shards("corpus")), self.codec(), batch, self._fresh_seed())
         train_vocoder(model, codec, run, cuts, self.device, self.seed)
 
-    def ar(self, minutes: float, rate: float = 2.5e-3, tokens: int = 6000) -> None:
+    def ar(self, minutes: float, rate: float = 2.5e-3) -> None:
         """Step 5: train the AR for `minutes` in all."""
         model = self.new_ar().to(self.device)
         train, held_out = self._corpora()
         speech = self.tokenizers()[1]
         run = Run(self.folder, "ar", model, minutes, rate)
-        batches = ar.Batches(train, speech, tokens, self._fresh_seed())
+        batches = ar.Batches(train, speech, self.size.ar_tokens, self._fresh_seed())
         checks = list(islice(ar.Batches(held_out, speech, 3000, 7), 4))
-        ar.train_ar(model, run, batches, checks, self.device, self.seed)
+        stream = prefetched(batches, self.size.loaders)
+        ar.train_ar(model, run, stream, checks, self.device, self.seed)
 
-    def nar(self, minutes: float, rate: float = 2e-3, frames: int = 2000) -> None:
+    def nar(self, minutes: float, rate: float = 2e-3) -> None:
         """Step 6: train the NAR for `minutes` in all."""
         model = self.new_nar().to(self.device)
         train, held_out = self._corpora()
         run = Run(self.folder, "nar", model, minutes, rate)
-        batches = nar.Batches(train, frames, self._fresh_seed())
+        batches = nar.Batches(train, self.size.nar_frames, self._fresh_seed())
         checks = list(islice(nar.Batches(held_out, 1500, 7), 3))
-        nar.train_nar(model, run, batches, checks, self.device, self.seed)
+        stream = prefetched(batches, self.size.loaders)
+        nar.train_nar(model, run, stream, checks, self.device, self.seed)
 
     def new_ar(self) -> CodecLM:
         """An untrained AR whose speech embeddings start from the codebooks."""
         text, speech = self.tokenizers()
-        model = CodecLM(ar_dims(text, speech))
+        model = CodecLM(self.size.ar_dims(text, speech))
         generator, books = self._start(model)
         codes = slice(len(text), len(text) + CODEBOOK_SIZE)
         for table in (model.embed.weight, model.ar.output.weight):
@@ -145,7 +195,7 @@ class Workshop:
 
     def new_nar(self) -> ResidualTransformer:
         """An untrained NAR whose code embeddings and heads start from the codebooks."""
-        model = ResidualTransformer(nar_dims(self.tokenizers()[0]))
+        model = ResidualTransformer(self.size.nar_dims(self.tokenizers()[0]))
         generator, books = self._start(model)
         for embedding in (model.ref_embedder, model.residual_encoder):
             for table, book in zip(_tables(embedding), books, strict=True):
@@ -168,17 +218,66 @@ class Workshop:
         initialise(model, generator)
         return generator, self.codec().codebooks
 
-    def _corpora(self) -> tuple[Corpus, Corpus]:
-        """Everything but the first token shard, and that one, which no training sees."""
-        text, shards = self.tokenizers()[0], self._shards("tokens")
-        return Corpus(read_examples(shards[1:]), text), Corpus(read_examples(shards[:1]), text)
+    def transfer(self, source: Path) -> None:
+        """Start from another workshop's latest weights, whatever its codec was."""
+        other = Workshop(source)
+        shares = mixtures(other.codec(), self.codec(), self._waves(TRANSFER_SHARDS))
+        ar, nar, vocoder = self.new_ar(), self.new_nar(), self.new_vocoder()
+        ar.load_state_dict(load_weights(source, "ar"))
+        nar.load_state_dict(load_weights(source, "nar"))
+        table = {"table": vocoder.table}  # the new codec's vectors
+        vocoder.load_state_dict(load_weights(source, "vocoder") | table)
+        carry_ar(ar, shares, len(self.tokenizers()[0]))
+        carry_nar(nar, shares)
+        for name, model in (("ar", ar), ("nar", nar), ("vocoder", vocoder)):
+            Run(self.folder, name, model, 1.0, 1.0).save()
 
-    def _shards(self, kind: str) -> list[Path]:
-        shards = sorted((self.folder / kind).glob("shard-*.safetensors"))
-        if len(shards) < 2:  # the first is held out
+    def pieces(self, target: Path) -> None:
+        """Write the AR's and the NAR's latest weights to `target` in small files."""
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("ar", "nar"):
+            path = self.folder / f"{name}.pt"
+            if path.exists():
+                split(torch.load(path, map_location="cpu", weights_only=True), name, target)
+
+    def join(self, source: Path) -> None:
+        """Take up the weights that `pieces` wrote; a training goes on from them."""
+        for name, model in (("ar", self.new_ar()), ("nar", self.new_nar())):
+            state = joined(name, source)
+            if state is None:
+                continue
+            model.load_state_dict(state.pop("model"))
+            run = Run(self.folder, name, model, 1.0, 1.0)
+            run.seconds, run.step, run.seen = state["seconds"], state["step"], state["seen"]
+            run.save()
+
+    def _corpora(self) -> tuple[Corpus, Corpus]:
+        """Everything but the first token shard of each cast, and those, which no training sees."""
+        text, shards = self.tokenizers()[0], self._shards("tokens")
+        held_out = {cast: paths[:1] for cast, paths in shards.items()}
+        return self._corpus(training(shards), text), self._corpus(held_out, text)
+
+    @staticmethod
+    def _corpus(shards: Shards, text: TextTokenizer) -> Corpus:
+        return Corpus({cast: read_examples(paths) for cast, paths in shards.items()}, text)
+
+    def _waves(self, counts: dict[str, int]) -> Iterator[Tensor]:
+        """The waves of so many shards of each cast, (T,) float32."""
+        for cast, paths in self._shards("corpus").items():
+            for path in paths[1 : 1 + counts[cast]]:
+                for _, pcm in read_shard(path):
+                    yield torch.from_numpy(pcm).float() / 32768
+
+    def _shards(self, kind: str) -> Shards:
+        """Shards by cast, in order; the first of each cast is held out."""
+        shards: Shards = {}
+        for path in sorted((self.folder / kind).glob("*-*.safetensors")):
+            shards.setdefault(path.name.split("-")[0], []).append(path)
+        short = {cast: len(paths) for cast, paths in shards.items() if len(paths) < 2}
+        if short or not shards:
             raise TrainError(
-                f"{self.folder / kind} holds {len(shards)} shards, at least 2 are needed: run "
-                f"`python -m mars5.train {kind}` first"
+                f"{self.folder / kind} needs at least 2 shards of every cast (the first is held "
+                f"out), found {short or 'none'}: run `python -m mars5.train {kind}` first"
             )
         return shards
 

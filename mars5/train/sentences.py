@@ -1,9 +1,10 @@
 """Text for the training corpus: everyday sentences from templates, carrier sentences, public texts.
 
-Three sources are mixed, so that each covers what the others lack:
+Four sources are mixed, so that each covers what the others lack:
 
 * templates: the sentences people say all day (requests, questions, times, places);
 * carriers: random runs of frequent words, which give every common word many different neighbours;
+* numbers written out: prices, times, dates, distances (`mars5.train.numbers`);
 * public texts: Debian's `fortunes` packages, when they are installed, for free syntax.
 
 Everything is drawn from one `random.Random`, so a seed names a corpus.
@@ -14,7 +15,10 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+
+from mars5.train.numbers import numeric_sentence
 
 FORTUNES = Path("/usr/share/games/fortunes")
 # Collections made of lists, code, verse layouts or other languages: poor sentences to read aloud.
@@ -23,6 +27,7 @@ SKIPPED_FORTUNES = frozenset(
 )
 SPEAKABLE = re.compile(r"[A-Z][A-Za-z',;: -]*[a-z][.?!]")
 MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 3, 14, 84
+CAPITALS = 0.05  # sentences with a word in capitals
 
 SLOTS: dict[str, str] = {
     "name": "Anna Tom Mary John Sarah Peter Lucy James Emma David Kate Sam Laura Mike Helen Paul "
@@ -164,6 +169,14 @@ TEMPLATES: tuple[str, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """What is said, and how it is written: MARS5's users write words in CAPITALS to stress them."""
+
+    spoken: str
+    written: str
+
+
 class SentenceSource:
     """Draws speakable English sentences of 3-14 words; `held_out` sentences never come out."""
 
@@ -180,11 +193,21 @@ class SentenceSource:
         # A square root flattens Zipf's law: rare words are heard often enough to be learned.
         self._weights = [n**0.5 for _, n in common]
 
-    def draw(self, rng: random.Random) -> str:
+    def draw(self, rng: random.Random) -> Sentence:
         """One sentence; the same `rng` state gives the same sentence."""
+        spoken = self._speakable(rng)
+        words = spoken.split(" ")
+        if rng.random() < CAPITALS:
+            place = rng.randrange(len(words))
+            words[place] = words[place].upper()
+        return Sentence(spoken, " ".join(words))
+
+    def _speakable(self, rng: random.Random) -> str:
         while True:
             kind = rng.random()
-            if kind < 0.45:
+            if kind < 0.07:
+                sentence = numeric_sentence(rng)
+            elif kind < 0.45:
                 sentence = self._from_template(rng)
             elif kind < 0.65 or not self._public:
                 sentence = self._carrier(rng)

@@ -27,7 +27,7 @@ class Example:
 
     Attributes:
         text: what is said.
-        speaker: voice and playback speed; utterances of one speaker may stand in for each other.
+        speaker: utterances of one speaker may stand in for each other.
         codes: (T, Q) int16.
         progress: (T,) float16, how far into `text` (0..1, in characters) the speech is at the
             middle of each frame, from the teacher's phone times.
@@ -49,9 +49,8 @@ def encode_shard(codec: MelCodec, shard: Path, target: Path) -> None:
         codes.append(codec.encode(wave)[0].to(torch.int16))
         middles = (torch.arange(len(codes[-1])) + 0.5) / codec.frame_rate
         progress.append(text_progress(utterance.text, utterance.phones, middles).half())
-        # Speeds within 2 % are one speaker: people vary more.
-        speaker = f"{utterance.voice}@{round(utterance.speed * 50) / 50:.2f}"
-        entries.append({"text": utterance.text, "speaker": speaker, "frames": len(codes[-1])})
+        facts = {"text": utterance.text, "speaker": utterance.speaker}
+        entries.append(facts | {"frames": len(codes[-1])})
     tensors = {"codes": torch.cat(codes), "progress": torch.cat(progress)}
     with replacing(target) as temporary:
         save_file(tensors, temporary, {"utterances": json.dumps(entries)})

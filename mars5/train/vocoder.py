@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mars5.codec import MelCodec
 from mars5.config import N_CODEBOOKS
+from mars5.train.batching import draw_cast
 from mars5.train.corpus import read_shard
 from mars5.train.loop import Run
 from mars5.vocoder import Vocoder
@@ -29,7 +30,9 @@ MEL_WEIGHT = 2.0
 class Cuts:
     """Endless batches of (codes, wave) cuts; a few corpus shards are in memory at a time."""
 
-    def __init__(self, shards: list[Path], codec: MelCodec, batch: int, seed: int) -> None:
+    def __init__(
+        self, shards: dict[str, list[Path]], codec: MelCodec, batch: int, seed: int
+    ) -> None:
         self.shards, self.codec, self.batch = shards, codec, batch
         self.rng = random.Random(seed)
         self.samples = CUT_FRAMES * codec.dims.stack * codec.dims.hop
@@ -38,7 +41,9 @@ class Cuts:
         while True:
             waves = [
                 torch.from_numpy(pcm).float() / 32768
-                for _, pcm in read_shard(self.rng.choice(self.shards))
+                for _, pcm in read_shard(
+                    self.rng.choice(self.shards[draw_cast(self.shards, self.rng)])
+                )
                 if len(pcm) >= self.samples
             ]
             for _ in range(2 * len(waves) // self.batch):
