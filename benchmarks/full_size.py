@@ -1,20 +1,18 @@
-"""Shows that checkpoints of the published size load and run here, and what they cost.
+"""Shows that checkpoints of the published size load and run here, and how much memory they take.
 
     python benchmarks/full_size.py --folder full_size
 
 writes a pair of checkpoints in the published format, filled with random numbers (2.4 GB, kept for
 the next run), then loads and runs them in a fresh process for each precision. The files are made
 from the recorded list of names and shapes, not from the library's models, so loading compares the
-two. Memory is read from /proc: Linux only.
+two. `mars5 bench --random full` measures their speed. Memory is read from /proc: Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,22 +25,17 @@ import torch
 from torch import Tensor
 
 from mars5.ar.decode import generate_ids
+from mars5.bench.random_systems import make_tokenizers, random_weight
+from mars5.bench.stages import TEXT
 from mars5.checkpoint import ModelPair, load_pair, write_checkpoint
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, InferenceConfig
-from mars5.nar.decode import Estimator, Known, denoise
+from mars5.nar.decode import Known, denoise
 from mars5.nar.diffusion import cosine_schedule
+from mars5.nar.estimate import Estimator
 from mars5.prompt import Prompt, build_prompt, joint_vocabulary
-from mars5.tokenizers import SpeechTokenizer, TextTokenizer
-from mars5.train.bpe import train_speech, train_text
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 MANIFEST = Path("checkpoint", "full_size_manifest.json")
-# What the sizes of the published files imply: 2174 text ids and 5823 speech ids.
-TEXT_MERGES, SPEECH_MERGES = 1915, 4798
-
-TEXT = (
-    "We met in the old town at noon, had some bread and tea, and took the late train home together."
-)
 FRAME_RATE = 75
 REFERENCE_FRAMES = 3 * FRAME_RATE
 SPEECH_FRAMES = 2 * FRAME_RATE
@@ -61,9 +54,6 @@ class Figures:
         before: resident when everything is imported and nothing loaded.
         loaded: resident after loading.
         load_peak, run_peak: the most that was ever resident, after loading and at the end.
-        ar_first: seconds to the first id after a run to warm up: speaker vector, prefill, draw.
-        ar_token: seconds for each further id.
-        nar_step: seconds for each step, both passes of the guidance in one batch.
         finite: neither the logits after the prompt nor the NAR's estimate hold NaN or Inf.
     """
 
@@ -76,9 +66,6 @@ class Figures:
     load_peak: int
     run_peak: int
     prompt_ids: int
-    ar_first: float
-    ar_token: float
-    nar_step: float
     finite: bool
 
     @property
@@ -96,9 +83,6 @@ class Figures:
             ("the same without what was there before", f"{self.load_growth / self.weights:.2f}"),
             ("peak with AR and NAR run", _gib(self.run_peak)),
             ("seconds to load", f"{self.load_seconds:.1f}"),
-            ("seconds to the first AR id", f"{self.ar_first:.2f}"),
-            ("seconds per further AR id", f"{self.ar_token:.2f}"),
-            ("seconds per NAR step", f"{self.nar_step:.1f}"),
             ("outputs finite", "yes" if self.finite else "NO"),
         ]
 
@@ -156,11 +140,10 @@ def write_pair(files: list[Path]) -> int:
     sizes = {"n_vocab": len(text) + len(speech), "n_text_vocab": len(text) + 1}
     golden = Path(os.environ.get("MARS5_GOLDEN_DIR", GOLDEN))
     manifest = json.loads((golden / MANIFEST).read_text(encoding="utf-8"))
-    generator = torch.Generator().manual_seed(1)
     for kind, path in zip(("ar", "nar"), files, strict=True):
         weights = {
             entry["name"]: random_weight(
-                entry["name"], [sizes.get(n, n) for n in entry["shape"]], generator
+                entry["name"], [sizes.get(n, n) for n in entry["shape"]], torch.float16
             )
             for entry in manifest[kind]["entries"]
         }
@@ -171,23 +154,6 @@ def write_pair(files: list[Path]) -> int:
             write_checkpoint(path, weights, text, speech, None)
         del weights  # before the next ones come
     return _memory()[1]
-
-
-def random_weight(name: str, shape: list[int], generator: torch.Generator) -> Tensor:
-    """Small enough everywhere for activations to stay finite in half precision; float16."""
-    if len(shape) == 1:  # gains of norms and of positions are 1, biases 0
-        return torch.full(shape, 0.0 if name.endswith("bias") else 1.0, dtype=torch.float16)
-    return torch.randn(shape, generator=generator).mul_(0.02).half()
-
-
-def make_tokenizers() -> tuple[TextTokenizer, SpeechTokenizer]:
-    """Tokenizers of the published sizes, trained on made-up words and on uneven random codes."""
-    rng = random.Random(1)
-    syllables = [c + v + e for c in "bcdfghlmnprstw" for v in "aeiou" for e in ("", *"nrst")]
-    words = [" " + "".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(20_000)]
-    shares = [1 / rank for rank in range(1, CODEBOOK_SIZE + 1)]
-    codes = [rng.choices(range(CODEBOOK_SIZE), shares, k=300) for _ in range(400)]
-    return train_text(["".join(words)], TEXT_MERGES), train_speech(codes, SPEECH_MERGES)
 
 
 @torch.inference_mode()
@@ -205,8 +171,8 @@ def measure(files: list[Path], dtype: str) -> Figures:
     coarse = _random_codes((1, SPEECH_FRAMES), generator)  # the AR's few would be too short
     estimator = _estimator(pair, prompt, reference)
     finite = _all_finite(pair, prompt, reference, estimator, coarse)
-    ar_seconds = list(_timed(_ar_run(pair, prompt, reference, generator)))
-    nar_seconds = list(_timed(_nar_run(pair, estimator, coarse, generator)))
+    _ar_run(pair, prompt, reference, generator)
+    _nar_run(pair, estimator, coarse, generator)
     return Figures(
         dtype=dtype,
         parameters=sum(p.numel() for p in parameters),
@@ -217,18 +183,13 @@ def measure(files: list[Path], dtype: str) -> Figures:
         load_peak=load_peak,
         run_peak=_memory()[1],
         prompt_ids=len(prompt.ids),
-        ar_first=ar_seconds[0],
-        ar_token=_mean(ar_seconds[1:]),
-        nar_step=_mean(nar_seconds),
         finite=finite,
     )
 
 
-def _ar_run(
-    pair: ModelPair, prompt: Prompt, reference: Tensor, generator: torch.Generator
-) -> Iterator[int]:
+def _ar_run(pair: ModelPair, prompt: Prompt, reference: Tensor, generator: torch.Generator) -> None:
     cfg = InferenceConfig(generate_max_len_override=len(prompt.ids) + AR_TOKENS)
-    yield from generate_ids(
+    ids = generate_ids(
         pair.ar,
         torch.tensor([prompt.ids]),
         pair.ar.speaker_vector(reference),
@@ -237,6 +198,8 @@ def _ar_run(
         len(TEXT),
         generator,
     )
+    for _ in ids:
+        pass
 
 
 def _estimator(pair: ModelPair, prompt: Prompt, reference: Tensor) -> Estimator:
@@ -253,18 +216,18 @@ def _estimator(pair: ModelPair, prompt: Prompt, reference: Tensor) -> Estimator:
 
 def _nar_run(
     pair: ModelPair, estimator: Estimator, coarse: Tensor, generator: torch.Generator
-) -> Iterator[Tensor]:
+) -> None:
     """A shallow clone: nothing of the reference is in the decoder."""
     schedule = cosine_schedule(pair.config.nar.diffusion_steps)
     override = InferenceConfig().q0_override_steps
     known = Known.from_coarse(coarse)
-    yield from denoise(estimator, known, schedule, NAR_STEPS, override, generator)
+    for _ in denoise(estimator, known, schedule, NAR_STEPS, override, generator):
+        pass
 
 
 def _all_finite(
     pair: ModelPair, prompt: Prompt, reference: Tensor, estimator: Estimator, coarse: Tensor
 ) -> bool:
-    """Also a first run, so that what follows is timed warm."""
     speaker = pair.ar.speaker_vector(reference)
     logits = pair.ar.next_logits(torch.tensor([prompt.ids]), speaker)
     estimate = estimator(Known.from_coarse(coarse).codes, pair.config.nar.diffusion_steps // 2)
@@ -273,19 +236,6 @@ def _all_finite(
 
 def _random_codes(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randint(CODEBOOK_SIZE, shape, generator=generator)
-
-
-def _timed(items: Iterator[Any]) -> Iterator[float]:
-    """The seconds that each item took to come."""
-    last = time.perf_counter()
-    for _ in items:
-        now = time.perf_counter()
-        yield now - last
-        last = now
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 def _memory() -> tuple[int, int]:

@@ -6,6 +6,8 @@ import io
 import logging
 import math
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,12 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mars5.audio_bytes import FileBytes
 from mars5.audio_files import (
     MAX_RATE,
     MIN_RATE,
     check_duration,
     check_layout,
     decode,
+    open_regular,
+    opened,
     read_bytes,
 )
 from mars5.config import SAMPLE_RATE
@@ -35,9 +40,12 @@ AudioInput: TypeAlias = Samples | tuple[Samples, int] | str | os.PathLike[str] |
 
 _log = logging.getLogger("mars5")
 
+_DATA = "the audio data"  # what messages call bytes
+_BLOCK = 2**15  # samples
+
 _ABSURD = 1e3  # full scale is 1
-_SILENCE = 1e-4  # -80 dB under full scale: dither alone stays below
-_FULL_SCALE = 0.999
+SILENCE = 1e-4  # -80 dB under full scale: dither alone stays below
+FULL_SCALE = 0.999
 _CLIPPED_SHARE = 1e-3
 _LOW_RATE = 16_000  # below, the upper half of speech is missing
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -81,6 +89,46 @@ def load_reference(audio: AudioInput, *, max_seconds: float = 60.0) -> Tensor:
     return torch.from_numpy(mono.astype(np.float32))
 
 
+@contextmanager
+def stream_reference(
+    audio: AudioInput, *, max_seconds: float
+) -> Iterator[tuple[str, int, Iterator[Mono]]]:
+    """Reference audio block by block at its own rate, so that an hour needs no memory.
+
+    Args:
+        audio, max_seconds: as in `load_reference`; a file at a path may have any size.
+
+    Returns:
+        What messages call the audio, its rate in Hz, and the mono blocks, (n,) floats each.
+
+    Raises:
+        AudioInputError: as `load_reference`, but for silence, which only the caller can tell.
+            What the header shows comes at once, the rest while the blocks are read.
+    """
+    if isinstance(audio, (str, os.PathLike)):
+        path = _local_path(audio)
+        with (
+            open_regular(Path(path)) as file,
+            opened(FileBytes(file), file, path, max_seconds) as (rate, blocks),
+        ):
+            yield path, rate, _judged(blocks, path)
+    elif isinstance(audio, bytes):
+        with opened(audio, io.BytesIO(audio), _DATA, max_seconds) as (rate, blocks):
+            yield _DATA, rate, _judged(blocks, _DATA)
+    else:
+        mono, rate, name = _open(audio, max_seconds)
+        parts = (mono[at : at + _BLOCK] for at in range(0, len(mono), _BLOCK))
+        yield name, rate, _judged(parts, name)
+
+
+def _judged(blocks: Iterable[Mono], name: str) -> Iterator[Mono]:
+    start = 0
+    for block in blocks:
+        _check_finite(block, name, start)
+        start += len(block)
+        yield block
+
+
 def _open(audio: AudioInput, max_seconds: float) -> tuple[Mono, int, str]:
     """Mono samples, their rate, and what messages call them."""
     if isinstance(audio, (torch.Tensor, np.ndarray)):
@@ -90,18 +138,23 @@ def _open(audio: AudioInput, max_seconds: float) -> tuple[Mono, int, str]:
         samples, rate = _check_pair(audio)
         return _mix_down(samples, rate, "the audio", max_seconds), rate, "the audio"
     if isinstance(audio, bytes):
-        return *decode(audio, "the audio data", max_seconds), "the audio data"
+        return *decode(audio, _DATA, max_seconds), _DATA
     if isinstance(audio, (str, os.PathLike)):
-        path = os.fsdecode(audio)
-        if "://" in path or path.startswith("data:"):
-            raise AudioInputError(
-                f"{path[:80]!r} is a URL; only local files are read: download it first"
-            )
+        path = _local_path(audio)
         return *decode(read_bytes(Path(path)), path, max_seconds), path
     raise AudioInputError(
         "audio must be a tensor, an array, a pair (samples, rate), a path or bytes, "
         f"got {type(audio).__name__}"
     )
+
+
+def _local_path(audio: str | os.PathLike[str]) -> str:
+    path = os.fsdecode(audio)
+    if "://" in path or path.startswith("data:"):
+        raise AudioInputError(
+            f"{path[:80]!r} is a URL; only local files are read: download it first"
+        )
+    return path
 
 
 def _check_pair(pair: tuple[Any, ...]) -> tuple[Samples, int]:
@@ -156,23 +209,30 @@ def _to_numpy(samples: Samples) -> npt.NDArray[Any]:
     return (samples.float() if samples.dtype == torch.bfloat16 else samples).numpy()
 
 
-def _check_level(mono: Mono, name: str) -> None:
-    """Refuse samples that are not finite, absurdly large or silent; warn of clipping."""
+def _check_finite(mono: Mono, name: str, start: int = 0) -> None:
+    """Refuse samples that are not finite or absurdly large; the first is number `start`."""
     size = np.abs(mono)
     if not np.isfinite(size).all():
         at = int(np.argmin(np.isfinite(size)))
-        raise AudioInputError(f"{name} holds {mono[at]} at sample {at}; samples must be finite")
+        raise AudioInputError(
+            f"{name} holds {mono[at]} at sample {start + at}; samples must be finite"
+        )
     if size.max() > _ABSURD:
         raise AudioInputError(
             f"{name} reaches {size.max():.3g} where full scale is 1; divide the samples by their "
             "full scale (32768 for 16 bits)"
         )
-    if np.abs(mono - mono.mean()).max() < _SILENCE:  # the mean: an offset alone is silence too
+
+
+def _check_level(mono: Mono, name: str) -> None:
+    """Refuse what is no signal; warn of clipping."""
+    _check_finite(mono, name)
+    if np.abs(mono - mono.mean()).max() < SILENCE:  # the mean: an offset alone is silence too
         raise AudioInputError(
-            f"{name} is silent: its mixed-down signal never leaves {_SILENCE:g} of full scale; "
+            f"{name} is silent: its mixed-down signal never leaves {SILENCE:g} of full scale; "
             "give audible speech"
         )
-    clipped = float((size >= _FULL_SCALE).mean())
+    clipped = float((np.abs(mono) >= FULL_SCALE).mean())
     if clipped > _CLIPPED_SHARE:
         _log.warning(
             "%s seems clipped: %.1f %% of its samples reach full scale; a quieter recording "
@@ -253,17 +313,12 @@ def write_audio(
 
 
 def _encode(audio: Tensor, sample_rate: int, suffix: str) -> bytes:
-    formats = {s: f for s, f in _WRITES.items() if sf.check_format(*f)}  # old ones lack MP3
-    if suffix not in formats:
-        raise ConfigError(
-            f"an audio file cannot end in {suffix!r}; the formats are {', '.join(formats)}"
-        )
+    kind, subtype = file_format(suffix)
     if not isinstance(sample_rate, int) or not MIN_RATE <= sample_rate <= MAX_RATE:
         raise ConfigError(
             f"sample_rate must be a whole number from {MIN_RATE} to {MAX_RATE}, got {sample_rate!r}"
         )
-    pcm = _to_pcm16(audio)
-    kind, subtype = formats[suffix]
+    pcm = to_pcm16(audio)
     buffer = io.BytesIO()
     try:
         with sf.SoundFile(buffer, "w", sample_rate, 1, subtype, format=kind) as file:
@@ -278,7 +333,26 @@ def _encode(audio: Tensor, sample_rate: int, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def _to_pcm16(audio: Tensor) -> npt.NDArray[np.int16]:
+def file_format(suffix: str) -> tuple[str, str]:
+    """Format and subtype, as libsndfile calls them, of files that end so.
+
+    Raises:
+        ConfigError: audio files do not end so.
+    """
+    formats = {s: f for s, f in _WRITES.items() if sf.check_format(*f)}  # old ones lack MP3
+    if suffix not in formats:
+        raise ConfigError(
+            f"an audio file cannot end in {suffix!r}; the formats are {', '.join(formats)}"
+        )
+    return formats[suffix]
+
+
+def to_pcm16(audio: Tensor) -> npt.NDArray[np.int16]:
+    """16-bit samples (T,) of floats (T,) or (1, T), full scale 1; louder ones are clipped.
+
+    Raises:
+        AudioInputError: another shape or type, no samples, or some not finite.
+    """
     fits = isinstance(audio, torch.Tensor) and audio.is_floating_point()
     if not fits or audio.ndim not in (1, 2) or (audio.ndim == 2 and len(audio) != 1):
         found = f"{tuple(audio.shape)} of {audio.dtype}" if fits else type(audio).__name__

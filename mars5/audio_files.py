@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
+from mars5.audio_bytes import FileBytes
 from mars5.errors import AudioInputError
 
 Wave = npt.NDArray[np.float32]
@@ -70,6 +74,13 @@ class _ForwardReader(sf.SoundFile):  # type: ignore[misc]
 
 def read_bytes(path: Path) -> bytes:
     """The content of a regular file of at most 64 MiB; raises `AudioInputError` otherwise."""
+    with open_regular(path) as file:
+        return file.read(MAX_FILE_BYTES + 1)  # one more than `decode` takes, so it can tell
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, to be read; raises `AudioInputError` for anything else."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -77,7 +88,9 @@ def read_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never ends
             raise AudioInputError(f"{path} is a device or a pipe; save the audio to a file first")
         with path.open("rb") as file:
-            return file.read(MAX_FILE_BYTES + 1)  # one more than `decode` takes, so it can tell
+            yield file
+    except AudioInputError:  # also a ValueError
+        raise
     except FileNotFoundError as error:
         raise AudioInputError(f"{path} does not exist; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
@@ -130,25 +143,42 @@ def decode(data: bytes, name: str, max_seconds: float) -> tuple[Wave, int]:
     Raises:
         AudioInputError: not audio, damaged, cut short, or outside the limits.
     """
-    if not data:
-        raise AudioInputError(f"{name} is empty (0 bytes); give a {_READS} file")
     if len(data) > MAX_FILE_BYTES:
         raise AudioInputError(
             f"{name} is larger than {MAX_FILE_BYTES // 2**20} MiB; cut 2 to 12 s of it out"
         )
+    with opened(data, io.BytesIO(data), name, max_seconds) as (rate, blocks):
+        return np.concatenate([np.zeros(0, np.float32), *blocks]), rate
+
+
+@contextmanager
+def opened(
+    data: bytes | FileBytes, file: BinaryIO, name: str, max_seconds: float
+) -> Iterator[tuple[int, Iterator[Wave]]]:
+    """The sample rate and the mono blocks of an audio file, under the rules of `decode`.
+
+    What can be judged is judged at once, before a block is decoded; what only the end can tell,
+    such as a header that claims more than there is, after the last block.
+
+    Args:
+        data: the file's bytes, for a look at its structure.
+        file: the same bytes, to be decoded from its beginning.
+    """
+    if not len(data):
+        raise AudioInputError(f"{name} is empty (0 bytes); give a {_READS} file")
     shortest = _check_container(data, name, max_seconds)
     try:
-        with _ForwardReader(io.BytesIO(data)) as file:
-            return _decode_open(file, name, max_seconds, shortest)
+        with _ForwardReader(file) as reader:
+            yield int(reader.samplerate), _checked_blocks(reader, name, max_seconds, shortest)
     except sf.LibsndfileError as error:
         raise AudioInputError(
             f"{name} is damaged or cut short ({error.error_string}); export it again as WAV"
         ) from error
 
 
-def _decode_open(
+def _checked_blocks(
     file: sf.SoundFile, name: str, max_seconds: float, shortest: int
-) -> tuple[Wave, int]:
+) -> Iterator[Wave]:
     if file.format not in _FORMATS or file.subtype not in _SUBTYPES:
         raise AudioInputError(
             f"{name} holds {file.format} audio coded as {file.subtype}, which is not read here; "
@@ -159,37 +189,38 @@ def _decode_open(
     claimed = file.frames if 0 <= file.frames < _UNKNOWN_FRAMES else None
     if claimed is not None:
         check_duration(name, claimed, rate, max_seconds)
-    mono = _read_mono(file, int(max_seconds * rate) + 1)
-    slack = 1152 + len(mono) // 50 if file.format == "MP3" else 0  # its count is an estimate
-    if claimed is not None and len(mono) + slack < claimed:
-        raise AudioInputError(
-            f"{name} is cut short: its header claims {claimed} frames, {len(mono)} could be "
-            "decoded; get the whole file"
-        )
-    if len(mono) + slack < shortest:
-        raise AudioInputError(
-            f"{name} has a false or no length in its header: {len(mono)} frames could be decoded, "
-            f"at least {shortest} are there; convert it to WAV"
-        )
-    check_duration(name, len(mono), rate, max_seconds)
-    return mono, rate
+    return _blocks(file, name, max_seconds, claimed, shortest)
 
 
-def _read_mono(file: sf.SoundFile, most: int) -> Wave:
-    """At most `most` frames, mixed block by block: 16 channels are never all in memory."""
-    blocks = [np.zeros(0, np.float32)]
-    left = most
-    while left > 0:
-        block = file.read(min(_BLOCK_FRAMES, left), dtype="float32", always_2d=True)
+def _blocks(
+    file: sf.SoundFile, name: str, max_seconds: float, claimed: int | None, shortest: int
+) -> Iterator[Wave]:
+    """Mixed block by block: 16 channels are never all in memory."""
+    rate = int(file.samplerate)
+    most = int(max_seconds * rate) + 1
+    n = 0
+    while n < most:
+        block = file.read(min(_BLOCK_FRAMES, most - n), dtype="float32", always_2d=True)
         if not len(block):
             break
+        n += len(block)
         with np.errstate(invalid="ignore", over="ignore"):  # judged later, as NaN or infinite
-            blocks.append(block.mean(1))
-        left -= len(block)
-    return np.concatenate(blocks)
+            yield block.mean(1)
+    slack = 1152 + n // 50 if file.format == "MP3" else 0  # its count is an estimate
+    if claimed is not None and n + slack < claimed:
+        raise AudioInputError(
+            f"{name} is cut short: its header claims {claimed} frames, {n} could be "
+            "decoded; get the whole file"
+        )
+    if n + slack < shortest:
+        raise AudioInputError(
+            f"{name} has a false or no length in its header: {n} frames could be decoded, "
+            f"at least {shortest} are there; convert it to WAV"
+        )
+    check_duration(name, n, rate, max_seconds)
 
 
-def _check_container(data: bytes, name: str, max_seconds: float) -> int:
+def _check_container(data: bytes | FileBytes, name: str, max_seconds: float) -> int:
     """Refuse what is not audio or is visibly cut; returns the frames an MP3 holds at least."""
     if data[:4] in (b"RIFF", b"RIFX", b"RF64") and data[8:12] == b"WAVE":
         _check_wav_whole(data, name)
@@ -204,7 +235,7 @@ def _check_container(data: bytes, name: str, max_seconds: float) -> int:
     return 0
 
 
-def _describe(data: bytes) -> str:
+def _describe(data: bytes | FileBytes) -> str:
     """Name what bytes that are not audio look like."""
     for offset, magic, what in _MAGIC:
         if data.startswith(magic, offset):
@@ -224,7 +255,7 @@ def _cut(name: str, found: str) -> AudioInputError:
     return AudioInputError(f"{name} is cut short: {found}; get the whole file")
 
 
-def _check_wav_whole(data: bytes, name: str) -> None:
+def _check_wav_whole(data: bytes | FileBytes, name: str) -> None:
     """Compare the size in the `data` chunk with the bytes there: libsndfile clips it silently."""
     order = "big" if data[:4] == b"RIFX" else "little"
     at, wide = 12, 0
@@ -246,7 +277,7 @@ def _check_wav_whole(data: bytes, name: str) -> None:
     )
 
 
-def _check_ogg_whole(data: bytes, name: str) -> None:
+def _check_ogg_whole(data: bytes | FileBytes, name: str) -> None:
     """The last page must be complete and marked as the end: libsndfile takes any last page."""
     if b"theora" in data[:256] or b"fishead" in data[:256]:
         raise AudioInputError(
@@ -260,7 +291,7 @@ def _check_ogg_whole(data: bytes, name: str) -> None:
         raise _cut(name, "its last OGG page is not marked as the end of the stream")
 
 
-def _check_mp3_whole(data: bytes, name: str, max_seconds: float) -> int:
+def _check_mp3_whole(data: bytes | FileBytes, name: str, max_seconds: float) -> int:
     """Walk the frame headers, which cannot lie about their number; returns the PCM frames due."""
     at = 0
     if data[:3] == b"ID3" and len(data) >= 10:
@@ -281,7 +312,7 @@ def _check_mp3_whole(data: bytes, name: str, max_seconds: float) -> int:
     return counted - 4 * samples  # the encoder's own frame, delay and padding are not played
 
 
-def _mp3_frame(data: bytes, at: int) -> tuple[int, int] | None:
+def _mp3_frame(data: bytes | FileBytes, at: int) -> tuple[int, int] | None:
     """Bytes and samples of the layer III frame at `at`, or None if there is none."""
     if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE6 != 0xE2:
         return None

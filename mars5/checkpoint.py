@@ -20,7 +20,7 @@ from mars5.ar.model import CodecLM
 from mars5.config import ModelConfig
 from mars5.errors import CheckpointError, TokenizerError
 from mars5.files import replacing
-from mars5.nar.model import ResidualTransformer
+from mars5.nar.model import FLOAT32_PARTS, ResidualTransformer
 from mars5.ptfile import PtFile
 from mars5.safefile import (
     FLOATS,
@@ -179,7 +179,7 @@ def load_pair(
             nar_file, nar_dims.n_enc_layers + nar_dims.n_dec_layers + nar_dims.n_spk_layers
         )
         ar = _fill(lambda: CodecLM(ar_dims), ar_file, device, dtype)
-        nar = _fill(lambda: ResidualTransformer(nar_dims), nar_file, device, dtype)
+        nar = _fill(lambda: ResidualTransformer(nar_dims), nar_file, device, dtype, FLOAT32_PARTS)
     return ModelPair(ar, nar, text, speech, config)
 
 
@@ -289,12 +289,20 @@ class _NoDraws(TorchFunctionMode):
 
 
 def _fill(
-    build: Callable[[], _Model], file: WeightFile, device: torch.device | str, dtype: torch.dtype
+    build: Callable[[], _Model],
+    file: WeightFile,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    float32_parts: tuple[str, ...] = (),
 ) -> _Model:
+    """The model with the file's weights; those with one of the parts in their name in float32."""
     with torch.device("meta"), _NoDraws():  # no memory until the weights come
         model = build()
     _check_tensors(file, {name: tuple(x.shape) for name, x in model.state_dict().items()})
-    weights = {name: file.read(name, dtype).to(device) for name in file.entries}
+    weights = {}
+    for name in file.entries:
+        wide = any(part in name for part in float32_parts)
+        weights[name] = file.read(name, torch.float32 if wide else dtype).to(device)
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_(False).eval()
 

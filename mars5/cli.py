@@ -1,4 +1,4 @@
-"""The command line: `mars5 say`, `mars5 voice make`, `mars5 voice show`, `mars5 doctor`.
+"""The command line: `mars5 say`, `mars5 voice make`, `mars5 doctor` and the others.
 
 Only this module sets up logging. The commands import what they need when they run, so that `--help`
 answers at once.
@@ -7,6 +7,7 @@ answers at once.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import secrets
@@ -16,10 +17,11 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mars5 import styles_command
 from mars5.cli_arguments import (
     AUDIO_SUFFIXES,
     BROKEN_PIPE,
@@ -30,10 +32,11 @@ from mars5.cli_arguments import (
 )
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError, Mars5Error, TextError
-from mars5.text import check_speakable
+from mars5.text import MAX_TEXT, check_speakable
 
 if TYPE_CHECKING:
     from mars5.tts import Mars5TTS, Speech
+    from mars5.verify import Verify
     from mars5.voice import Voice
 
 SEEDS = 2**32  # drawn from so many: short enough to be typed again
@@ -84,31 +87,105 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _say(args: argparse.Namespace) -> int:
-    if args.ref_text is not None and args.ref is None:
-        args.refuse("--ref-text goes with --ref")
-    if args.output == STANDARD and sys.stdout.isatty():
-        args.refuse("-o - writes WAV bytes: send standard output to a file or a pipe")
-    settings = dict(args.settings)
-    InferenceConfig(**settings)  # what can be refused is refused before the long work
-    _check_output(args.output)
-    text = check_speakable(_read_text(args.text))
+    if (args.text is None) == (args.file is None):
+        args.refuse("give a text or -f FILE")
+    if args.file is not None:
+        from mars5.longform.command import run
+
+        return run(args, _speaker)
+    _check_line(args)
+    text = check_speakable(_read_text(args.text), max_characters=MAX_TEXT)
     seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
-    ref, has_transcript = _reference(args)
-    model = _load(args)
-    if ref is None and model.default_voice is not None:
-        has_transcript = model.default_voice.transcript is not None
-    cfg = model.default_config
-    cfg = replace(cfg, **{"deep_clone": cfg.deep_clone and has_transcript, **settings})
+    verify = _verify(args.verify)
+    speaker = _speaker(args, text)
 
     started = time.perf_counter()
-    speech = model.generate(
-        text, ref, args.ref_text, cfg, seed=seed, progress=not args.quiet and sys.stderr.isatty()
-    )
+    speech = speaker.model.generate(
+        text, *speaker.given, seed=seed, progress=_shows_progress(args), verify=verify,
+        **speaker.directions,
+    )  # fmt: skip
     taken = time.perf_counter() - started
     _write(args.output, speech)
     if not args.quiet:
         _tell(_summary(args.output, speech, taken, seed))
+        _tell_heard(speech)
+        for line in speaker.remarks:
+            _tell(line)
     return 0
+
+
+def _stream(args: argparse.Namespace) -> int:
+    from mars5.streaming.command import run
+
+    if args.output is not None:
+        _check_line(args)
+    return run(args, _speaker)
+
+
+def _check_line(args: argparse.Namespace) -> None:
+    """Refuse an output that cannot be written."""
+    if args.output == STANDARD and sys.stdout.isatty():
+        args.refuse("-o - writes audio: send standard output to a file or a pipe")
+    _check_output(args.output)
+
+
+def _shows_progress(args: argparse.Namespace) -> bool:
+    return not args.quiet and sys.stderr.isatty()
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who speaks, and how.
+
+    Attributes:
+        given: voice, transcript and settings, as `generate`, `stream` and `speak_file` take them.
+        directions: keywords of the same.
+        remarks: lines on what was chosen, and why.
+    """
+
+    model: Mars5TTS
+    given: tuple[str | Voice | None, str | None, InferenceConfig]
+    directions: dict[str, Any]
+    remarks: list[str]
+
+
+def _speaker(args: argparse.Namespace, text: str) -> Speaker:
+    if args.ref_text is not None and args.ref is None:
+        args.refuse("--ref-text goes with --ref")
+    settings = dict(args.settings)
+    InferenceConfig(**settings)  # what can be refused is refused before the long work
+    ref, has_transcript = _reference(args)
+    style = styles_command.chosen_style(args)
+    model = _load(args)
+    if ref is None and model.default_voice is not None:
+        has_transcript = model.default_voice.transcript is not None
+    profile = styles_command.profile_of(args, model, text, has_transcript)
+    cfg = model.default_config if profile is None else profile.config(model.config)
+    has_transcript = has_transcript or styles_command.continues(style, args.style_strength)
+    cfg = replace(cfg, **{"deep_clone": cfg.deep_clone and has_transcript, **settings})
+    directions = {
+        "style": style,
+        "style_strength": args.style_strength,
+        "normalise": args.normalise,
+    }
+    remarks = styles_command.tell(style, profile)
+    return Speaker(model, (ref, args.ref_text, cfg), directions, remarks)
+
+
+def _verify(tries: int | None) -> bool | Verify:
+    if tries is None:
+        return False
+    from mars5.verify import Verify, as_verify
+
+    return as_verify(Verify(tries=tries))
+
+
+def _tell_heard(speech: Speech) -> None:
+    if speech.heard:
+        from mars5.verify import describe
+
+        for hearing in speech.heard:
+            _tell(describe(hearing))
 
 
 def _read_text(text: str) -> str:
@@ -150,7 +227,8 @@ def _reference(args: argparse.Namespace) -> tuple[str | Voice | None, bool]:
 def _load(args: argparse.Namespace) -> Mars5TTS:
     from mars5.tts import Mars5TTS
 
-    return Mars5TTS.from_pretrained(args.model, device=args.device)
+    profile = getattr(args, "profile", None)
+    return Mars5TTS.from_pretrained(args.model, device=args.device, profile=profile)
 
 
 def _write(output: str, speech: Speech) -> None:
@@ -180,11 +258,46 @@ def _summary(output: str, speech: Speech, taken: float, seed: int) -> str:
 
 
 def _voice_make(args: argparse.Namespace) -> int:
+    from mars5.voice_tools import prepare_reference
+
     _check_folder(args.output)
-    voice = _load(args).voice(args.ref, args.text, provenance=dict(args.note))
+    if args.keep is not None:
+        _check_output(args.keep)
+    prepared = prepare_reference(args.ref, args.text, transcribe=args.transcribe, pick=args.pick)
+    notes = {**prepared.provenance, **dict(args.note)}
+    voice = _load(args).voice(prepared.audio, prepared.transcript, provenance=notes)
     voice.save(args.output)
+    if args.keep is not None:
+        from mars5.audio import load_reference, write_audio
+
+        write_audio(args.keep, load_reference(prepared.audio))
     if not args.quiet:
         _tell(f"{args.output}: {len(voice.codes)} frames, {_cloning(voice)}")
+        for line in prepared.lines():
+            _tell(line)
+    if args.json:
+        print(json.dumps({"voice": args.output, **prepared.to_json()}))
+    return 0
+
+
+def _voice_check(args: argparse.Namespace) -> int:
+    from mars5.reference import examine
+
+    report = examine(args.ref)
+    print(json.dumps(report.to_json()) if args.json else report)
+    return FAILED if report.verdict == "poor" else 0
+
+
+def _voice_blend(args: argparse.Namespace) -> int:
+    from mars5.voice import Voice
+
+    _check_folder(args.output)
+    blend = Voice.blend([(Voice.load(path), weight) for path, weight in args.parts])
+    files = {f"{i}.file": Path(path).name for i, (path, _) in enumerate(args.parts, 1)}
+    notes = {**blend.provenance, **files, **dict(args.note)}
+    replace(blend, provenance=notes).save(args.output)
+    if not args.quiet:
+        _tell(f"{args.output}: {blend.provenance['blend']}, {_cloning(blend)}")
     return 0
 
 
@@ -192,8 +305,10 @@ def _voice_show(args: argparse.Namespace) -> int:
     from mars5.voice import Voice
 
     voice = Voice.load(args.file)
+    if voice.is_blend:
+        _print_fact("kind", "a blend of voices, without a recording")
     _print_fact("frames", len(voice.codes))
-    if voice.frame_rate is not None:
+    if voice.frame_rate is not None and not voice.is_blend:
         _print_fact("seconds", f"{len(voice.codes) / voice.frame_rate:.2f}")
     _print_fact("transcript", "none" if voice.transcript is None else repr(voice.transcript))
     _print_fact("allows", _cloning(voice))
@@ -218,11 +333,52 @@ def _doctor(args: argparse.Namespace) -> int:
     return code
 
 
+def _batch(args: argparse.Namespace) -> int:
+    from mars5.batch_command import run
+
+    if args.ref_text is not None and args.ref is None:
+        args.refuse("--ref-text goes with --ref")
+    return run(args)
+
+
+def _edit(args: argparse.Namespace) -> int:
+    from mars5.edit_command import run
+
+    _check_output(args.output)
+    return run(args)
+
+
+def _styles(args: argparse.Namespace) -> int:
+    return styles_command.list_styles(args)
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from mars5.eval.command import run
+
+    return run(args)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from mars5.bench.command import run
+
+    if args.random is not None and args.model is not None:
+        args.refuse("give a model or --random, not both")
+    return run(args)
+
+
 COMMANDS = {
     "say": _say,
+    "stream": _stream,
+    "batch": _batch,
     "voice make": _voice_make,
+    "voice check": _voice_check,
+    "voice blend": _voice_blend,
     "voice show": _voice_show,
+    "styles": _styles,
     "doctor": _doctor,
+    "edit": _edit,
+    "eval": _eval,
+    "bench": _bench,
 }
 
 

@@ -16,9 +16,14 @@ from torch.nn import functional as F
 
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, SAMPLE_RATE
 from mars5.errors import CheckpointError
+from mars5.fourier import Magnitudes
 
 ENCODEC_HOP = 320
 ENCODEC_BANDWIDTH = 6.0  # kbps: 8 codebooks
+# Frames that EnCodec's convolutions at the audio's rate read at once, and of what came before: they
+# see 478 samples back and none ahead.
+ENCODEC_CHUNK = 10 * 75
+ENCODEC_CONTEXT = 2
 
 
 class Codec(Protocol):
@@ -51,8 +56,25 @@ class EncodecCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, wave: Tensor) -> Tensor:
-        frames = self.model.encode(wave[:, None])
-        return torch.cat([codes for codes, _ in frames], -1).transpose(1, 2)
+        layers = self.model.encoder.model
+        from encodec.modules.lstm import SLSTM
+
+        recurrent = next(i for i, layer in enumerate(layers) if isinstance(layer, SLSTM))
+        # What takes memory is the convolutions in front of the recurrent layer.
+        features = layers[recurrent:](_in_chunks(layers[:recurrent], wave[:, None]))
+        codes = self.model.quantizer.encode(features, self.model.frame_rate, ENCODEC_BANDWIDTH)
+        return codes.permute(1, 2, 0)
+
+
+def _in_chunks(convolutions: nn.Module, wave: Tensor) -> Tensor:
+    """(B, 1, T) -> (B, C, ceil(T / hop)) by causal convolutions, with bounded memory."""
+    parts = []
+    frames = -(-wave.shape[2] // ENCODEC_HOP)
+    for start in range(0, frames, ENCODEC_CHUNK):
+        before = min(start, ENCODEC_CONTEXT)
+        samples = slice((start - before) * ENCODEC_HOP, (start + ENCODEC_CHUNK) * ENCODEC_HOP)
+        parts.append(convolutions(wave[..., samples])[..., before:])
+    return torch.cat(parts, -1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +104,8 @@ class MelCodecDims:
                 raise CheckpointError(
                     f"MelCodecDims.{name} must be a whole number from 1 to {limit}, got {value!r}"
                 )
+        if self.n_fft % 2:
+            raise CheckpointError(f"MelCodecDims.n_fft must be even, got {self.n_fft}")
         if not (0 < self.level <= 1 and 0 < self.floor <= 1 and self.n_fft >= self.hop):
             raise CheckpointError(f"codec level, floor or n_fft is out of its range: {self}")
 
@@ -109,12 +133,11 @@ class MelCodec(nn.Module):
             dims.n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, dims.n_mels, SAMPLE_RATE, "slaney", "slaney"
         )
         self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("window", torch.hann_window(dims.n_fft), persistent=False)
+        self.magnitudes = Magnitudes(dims.n_fft, dims.hop)
         self.mean: Tensor
         self.projection: Tensor
         self.codebooks: Tensor
         self.filters: Tensor
-        self.window: Tensor
 
     @property
     def name(self) -> str:
@@ -128,10 +151,7 @@ class MelCodec(nn.Module):
         frames = -(-wave.shape[1] // d.hop)
         side = (d.n_fft - d.hop) // 2
         wave = F.pad(wave, (side, side + frames * d.hop - wave.shape[1]))
-        spectrum = torch.stft(
-            wave, d.n_fft, d.hop, window=self.window, center=False, return_complex=True
-        )
-        mel = spectrum.abs().transpose(1, 2)[:, :frames] @ self.filters
+        mel = self.magnitudes(wave)[:, :frames] @ self.filters
         return (mel.clamp(min=d.floor) / d.floor).log()
 
     def features(self, wave: Tensor) -> Tensor:

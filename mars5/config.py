@@ -10,7 +10,7 @@ Axis letters used in every docstring of this package:
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from mars5.errors import CheckpointError, ConfigError
@@ -22,6 +22,9 @@ PAD_CODE = CODEBOOK_SIZE  # the class after the last code
 N_CLASSES = CODEBOOK_SIZE + 1
 
 MIN_TEMPERATURE = 0.01  # below, logits overflow; 0 means greedy
+
+# Named numbers of diffusion steps, from the published law to the quickest that is still speech.
+STEP_PROFILES: dict[str, int] = {"exact": 200, "balanced": 32, "fast": 16, "draft": 8}
 
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 10.0),
@@ -72,6 +75,9 @@ class InferenceConfig:
         trim_db: silence at the ends below this level under the peak is cut.
         beam_width: only 1.
         ref_audio_pad: seconds of silence put before the reference.
+        show_reference_once: in a deep clone by a checkpoint that was made to see the reference
+            twice, as the published one is (`PromptConvention.repeat_reference`), show it to the NAR
+            once: R + N frames instead of 2R + N, faster, and no longer the published law.
 
     Raises:
         ConfigError: a field is unknown, of the wrong type, or out of its range.
@@ -98,6 +104,7 @@ class InferenceConfig:
     trim_db: float = 27
     beam_width: int = 1
     ref_audio_pad: float = 0
+    show_reference_once: bool = False
 
     def __new__(cls, *_args: Any, **settings: Any) -> InferenceConfig:
         known = list(cls.__dataclass_fields__)
@@ -116,6 +123,17 @@ class InferenceConfig:
                     raise ConfigError(f"{item.name} must be True or False, got {value!r}")
             else:
                 _check_number(item.name, value, whole=item.type == "int")
+
+    def with_steps(self, profile: str) -> InferenceConfig:
+        """These settings with the `timesteps` of a profile: exact, balanced, fast or draft.
+
+        Raises:
+            ConfigError: no profile of that name.
+        """
+        if profile not in STEP_PROFILES:
+            known = ", ".join(f"{name} ({steps})" for name, steps in STEP_PROFILES.items())
+            raise ConfigError(f"there is no step profile {profile!r}; known: {known}")
+        return replace(self, timesteps=STEP_PROFILES[profile])
 
     @property
     def max_len(self) -> int:

@@ -14,9 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mars5 import __version__, hub
 from mars5.errors import HubError, Mars5Error
+
+if TYPE_CHECKING:
+    from mars5.tts import Mars5TTS
 
 PACKAGES = ("torch", "torchaudio", "encodec", "vocos", "huggingface_hub")
 GIB = 2**30
@@ -140,6 +144,22 @@ def _loaded(files: hub.ModelFiles, device: str | None) -> Iterator[Fact]:
         yield Fact("parameters", f"{name} {sum(p.numel() for p in module.parameters()):,}")
     yield Fact("voice", "its own" if system.default_voice else "none of its own: give a reference")
     yield Fact("verdict", f"the model can be loaded, on {system.device}")
+    yield from _speed(system)
+
+
+def _speed(system: Mars5TTS) -> Iterator[Fact]:
+    """A mini benchmark of a few seconds, and the profile that fits."""
+    from mars5.profiles import PROFILES
+    from mars5.speed import measure, recommend
+
+    speed = measure(system)
+    yield Fact("speed", f"AR {1 / speed.ar_frame:.0f} frames/s, {speed.frame_rate:g} a second")
+    own = system.default_config.timesteps
+    steps = {name: profile.settings.get("timesteps", own) for name, profile in PROFILES.items()}
+    times = ", ".join(f"{name} {speed.real_time_factor(n):.2g}" for name, n in steps.items())
+    yield Fact("real time", f"seconds for a second of speech, this model, by profile: {times}")
+    profile = recommend(speed)
+    yield Fact("profile", f"{profile.name} is recommended: {profile.reason}")
 
 
 def _sha256_start(path: Path) -> str:

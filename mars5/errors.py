@@ -5,6 +5,9 @@ Messages name the file or field, what was found, the limit, and what to do about
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class Mars5Error(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -34,8 +37,29 @@ class VoiceError(Mars5Error, ValueError):
     """A voice file is damaged or was made with another codec or checkpoint."""
 
 
+class StyleError(Mars5Error, ValueError):
+    """A style bank cannot be read, or has nothing like what was asked for."""
+
+
 class GenerationError(Mars5Error, RuntimeError):
     """Generation ran but gave nothing that can be turned into audio."""
+
+
+class BatchError(Mars5Error, RuntimeError):
+    """Some texts of a batch failed; those that did not are not lost.
+
+    Attributes:
+        speeches: a `Speech` for each text, None for those that failed.
+        errors: the error of each that failed, by its place.
+    """
+
+    def __init__(self, speeches: Sequence[Any], errors: Mapping[int, Mars5Error]) -> None:
+        self.speeches, self.errors = list(speeches), dict(errors)
+        index, first = next(iter(sorted(self.errors.items())))
+        super().__init__(
+            f"{len(self.errors)} of {len(self.speeches)} texts failed, the first of them text "
+            f"{index}: {first}; the speech of the others is in this error's `speeches`"
+        )
 
 
 class DeviceError(Mars5Error, RuntimeError):

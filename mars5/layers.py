@@ -77,6 +77,14 @@ class RMSNorm(nn.Module):
         return (wide * scale).to(x.dtype) * self.weight
 
 
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm computed and returned in float32, whatever the precision of x and the weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps)
+
+
 class ChunkedEmbedding(nn.Module):
     """One table per codebook; their vectors side by side, codebook 0 first."""
 
@@ -102,22 +110,37 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, x: Tensor, visible: Tensor | None, memory: Tensor | None = None) -> Tensor:
-        """Attend from x (B, T, D) to itself, or to memory (B, M, D).
+    def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
+        """Attend from x (B, T, D) to itself.
 
         Args:
-            visible: (B, keys) bool, true where a key may be seen; None shows all.
+            visible: (B, T) bool, true where a key may be seen; None shows all.
         """
-        if memory is None:
-            q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
-        else:
-            dim = x.shape[-1]
-            q = F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
-            both = F.linear(memory, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
-            k, v = both.chunk(2, -1)
+        x = x.to(self.in_proj_weight.dtype)
+        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+        return self._mix(q, self._heads(k), self._heads(v), visible)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, M, head_dim) of memory (B, M, D), for `attend`."""
+        dim = memory.shape[-1]
+        memory = memory.to(self.in_proj_weight.dtype)
+        both = F.linear(memory, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
+        k, v = both.chunk(2, -1)
+        return self._heads(k), self._heads(v)
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
+        """Attend from x (B, T, D) to what `keys_values` gave; `visible` is (B, M)."""
+        dim = x.shape[-1]
+        x = x.to(self.in_proj_weight.dtype)
+        q = F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
+        return self._mix(q, keys, values, visible)
+
+    def _heads(self, y: Tensor) -> Tensor:
+        return y.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         mask = None if visible is None else visible[:, None, None, :]
-        q, k, v = (y.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for y in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(self._heads(q), k, v, attn_mask=mask)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -130,6 +153,7 @@ class Gate(nn.Module):
         self.V = nn.Linear(dim, ff_dim, bias=False)
 
     def forward(self, y: Tensor) -> Tensor:
+        y = y.to(self.W.weight.dtype)
         return F.silu(self.W(y)) * self.V(y)
 
 
@@ -141,8 +165,8 @@ class EncoderLayer(nn.Module):
         self.self_attn = Attention(dim, n_heads)
         self.activation = Gate(dim, ff_dim)
         self.linear2 = nn.Linear(ff_dim, dim)
-        self.norm1 = nn.LayerNorm(dim, SPEAKER_NORM_EPS)
-        self.norm2 = nn.LayerNorm(dim, SPEAKER_NORM_EPS)
+        self.norm1 = LayerNorm(dim, SPEAKER_NORM_EPS)
+        self.norm2 = LayerNorm(dim, SPEAKER_NORM_EPS)
 
     def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.norm1(x), visible)
@@ -155,7 +179,7 @@ class Encoder(nn.Module):
     def __init__(self, n_layers: int, dim: int, n_heads: int, ff_dim: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(dim, n_heads, ff_dim) for _ in range(n_layers))
-        self.norm = nn.LayerNorm(dim, SPEAKER_NORM_EPS)
+        self.norm = LayerNorm(dim, SPEAKER_NORM_EPS)
 
     def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
         """(B, T, D) and (B, T) bool -> (B, T, D)."""
@@ -182,4 +206,4 @@ def encode_speaker(
     """
     first = identity.weight.expand(len(embedded), 1, -1)
     x = positions(torch.cat([first, embedded], 1))
-    return encoder(x, F.pad(visible, (1, 0), value=True))[:, 0]
+    return encoder(x, F.pad(visible, (1, 0), value=True))[:, 0].to(identity.weight.dtype)

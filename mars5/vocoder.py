@@ -1,7 +1,7 @@
 """Codes to waveform with Vocos: summed codebook vectors, ConvNeXt backbone, inverse STFT.
 
-The only user of the `vocos` package: its module classes with our own loading (no YAML-named
-classes, no second EnCodec). Spec 2, section 5.
+The only user of the `vocos` package: its backbone, with our own loading (no YAML-named classes, no
+second EnCodec) and our own head (real arithmetic, for every device). Spec 2, section 5.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from torch import Tensor, nn
 
 from mars5.config import CODEBOOK_SIZE
 from mars5.errors import CheckpointError
+from mars5.fourier import InverseSTFT
 
 PUBLISHED_BANDWIDTH_ID = 1  # the 3 kbps embedding on 6 kbps codes: a deliberate smoothing
+CONV_REACH = 3  # frames on either side that each convolution of the backbone sees
+MAX_MAGNITUDE = 100.0
+CHUNK_FRAMES = 2048  # code frames vocoded at once; more are done in parts, to bound the memory
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,24 @@ class VocoderDims:
                 raise CheckpointError(
                     f"VocoderDims.{name} must be a whole number from {low} to {high}, got {value!r}"
                 )
+        if self.n_fft % 2 or self.n_fft < self.hop:
+            raise CheckpointError(
+                f"VocoderDims.n_fft = {self.n_fft} must be even and at least hop = {self.hop}"
+            )
+
+
+class Head(nn.Module):
+    """Vocos' last layer: magnitudes and phases of a spectrum, then its wave."""
+
+    def __init__(self, dims: VocoderDims) -> None:
+        super().__init__()
+        self.out = nn.Linear(dims.dim, dims.n_fft + 2)
+        self.istft = InverseSTFT(dims.n_fft, dims.hop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, dim) float32 -> (B, L * hop)."""
+        log_magnitude, phase = self.out(x).chunk(2, -1)
+        return self.istft(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
 
 
 class Vocoder(nn.Module):
@@ -57,7 +79,6 @@ class Vocoder(nn.Module):
 
     def __init__(self, dims: VocoderDims, rows: int) -> None:
         super().__init__()
-        from vocos.heads import ISTFTHead
         from vocos.models import VocosBackbone
 
         self.dims = dims
@@ -68,7 +89,7 @@ class Vocoder(nn.Module):
             dims.n_layers,
             adanorm_num_embeddings=dims.n_bandwidths or None,
         )
-        self.head = ISTFTHead(dims.dim, dims.n_fft, dims.hop, padding="same")
+        self.head = Head(dims)
         self.register_buffer("table", torch.zeros(rows, dims.channels * dims.stack))
         self.table: Tensor
 
@@ -91,7 +112,29 @@ class Vocoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (B, T, Q) -> (B, T * stack * hop) float32 samples at 24 kHz."""
-        return self.synthesise(self.features(codes))
+        length = codes.shape[1]
+        if length <= CHUNK_FRAMES:
+            return self.synthesise(self.features(codes))
+        starts = range(0, length, CHUNK_FRAMES)
+        parts = [self.span(codes, i, min(i + CHUNK_FRAMES, length)) for i in starts]
+        return torch.cat(parts, 1)
+
+    @property
+    def context(self) -> int:
+        """Code frames on either side of a frame that its samples depend on."""
+        frames = CONV_REACH * (1 + self.dims.n_layers) + self.head.istft.reach
+        return -(-frames // self.dims.stack)
+
+    def span(self, codes: Tensor, start: int, stop: int) -> Tensor:
+        """The samples of the frames start..stop of codes (B, T, Q), as if all were vocoded.
+
+        Reads `context` frames more on either side, where there are any, and no others: speech that
+        goes on may be vocoded in parts, each once its right context is there.
+        """
+        first = max(0, start - self.context)
+        wave = self.synthesise(self.features(codes[:, first : stop + self.context]))
+        samples = self.dims.stack * self.dims.hop
+        return wave[:, (start - first) * samples : (stop - first) * samples]
 
 
 def build_vocoder(config: dict[str, Any], weights: dict[str, Tensor], table: Tensor) -> Vocoder:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,13 +15,17 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
-from mars5.errors import TextError, VoiceError
+from mars5.errors import ConfigError, TextError, VoiceError
 from mars5.files import replacing
 from mars5.text import check_speakable
 
 FORMAT = "mars5-voice 1"
+_BLEND = "blend"
+_LEAST_LENGTH = 0.1  # of a mixture, as a share of its parts'; under it little but rounding is left
 _SPEAKERS = ("ar_speaker", "nar_speaker")
 MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_PARTS = 16  # of a blend
+PROMPT_STRENGTH = 0.5  # from here on a style's codes are continued instead of the voice's
 MAX_FRAMES = 8192  # the longest reference, a minute of EnCodec, has 4500
 
 
@@ -27,14 +33,20 @@ MAX_FRAMES = 8192  # the longest reference, a minute of EnCodec, has 4500
 class Voice:
     """A reference, prepared: its audio is not needed again.
 
+    A blend of voices (`Voice.blend`) has no reference: no codes and no transcript, so it is good
+    for shallow clones by the checkpoint that it was made with.
+
     Attributes:
-        codes: (R, Q) int64 codec codes of the reference.
+        codes: (R, Q) int64 codec codes of the reference; (0, Q) in a blend.
         transcript: what the reference says; None allows shallow clones only.
         codec: name of the codec that made the codes.
         checkpoint: fingerprint of the models that computed the speaker vectors.
         ar_speaker, nar_speaker: (D,) float32 speaker vectors of the two models.
         provenance: free facts for people: source, licence, consent.
         frame_rate: frames of codes per second, for people; None if not known.
+        style: the voice that shows the delivery (`with_style`); None if this one does.
+        style_plain: what the style was compared with; None for the whole of it.
+        style_strength: how much of the style there is, above 0 to 1; 0 without a style.
     """
 
     codes: Tensor
@@ -45,13 +57,137 @@ class Voice:
     nar_speaker: Tensor
     provenance: dict[str, str] = field(default_factory=dict)
     frame_rate: float | None = None
+    style: Voice | None = None
+    style_strength: float = 0.0
+    style_plain: Voice | None = None
+
+    @property
+    def delivery(self) -> Voice:
+        """The voice whose codes and transcript the AR continues in a deep clone.
+
+        Codes cannot be mixed, so it is the style from `PROMPT_STRENGTH` on; but this voice if
+        there is a `style_plain`, since the style's codes hold the whole of its speaker.
+        """
+        whole = self.style_plain is None and self.style_strength >= PROMPT_STRENGTH
+        return self.style if whole and self.style is not None else self
+
+    def with_style(
+        self, style: Voice, strength: float = 1.0, *, plain: Voice | None = None
+    ) -> Voice:
+        """This voice with the delivery of another one.
+
+        The AR is given another speaker vector, and continues the codes of `delivery`; all that the
+        NAR is given stays this voice's. At strength 0 this is the voice as it was.
+
+        With v, s and p the AR's speaker vectors of voice, style and plain, it is given
+        (1 - strength) * v + strength * s, so at 1 it sees nothing of this voice; or with `plain`
+        v + strength * (s - p), what sets the style apart from its own speaker. Both are brought to
+        the length that their parts have, weighted likewise.
+
+        Args:
+            style: a voice without a style, of the same checkpoint and codec.
+            strength: 0 to 1.
+            plain: the style's speaker, reading without any.
+
+        Raises:
+            VoiceError: one of the two has a style already, they are of different checkpoints or
+                codecs, or so opposite that the mixture leaves nothing.
+            ConfigError: the strength is not a number from 0 to 1.
+        """
+        number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+        if not number or not 0 <= strength <= 1:  # also refuses NaN
+            raise ConfigError(f"style_strength must be a number from 0 to 1, got {strength!r}")
+        voices, shares = [self, style], [1 - strength, strength]
+        if plain is not None:
+            voices, shares = [self, style, plain], [1, strength, -strength]
+        if any(voice.style is not None for voice in voices):
+            raise VoiceError("a voice with a style cannot take or be one: give voices without")
+        _check_alike(voices)
+        if strength == 0:
+            return self
+        mixed = style.ar_speaker
+        if plain is not None or strength < 1:
+            mixed = _mixed("ar_speaker", [voice.ar_speaker for voice in voices], shares)
+        return replace(
+            self, ar_speaker=mixed, style=style, style_strength=float(strength), style_plain=plain
+        )
+
+    @property
+    def is_blend(self) -> bool:
+        """Whether this is a blend of voices, without a recording of its own."""
+        return not len(self.codes)
+
+    @classmethod
+    def blend(cls, parts: Sequence[tuple[Voice, float]]) -> Voice:
+        """A voice between voices: their speaker vectors, mixed.
+
+        The vectors of one model have about the same length, and mean something by their direction;
+        so the mixture is brought to the weighted mean of the lengths. The notes of each voice are
+        kept, behind its number.
+
+        Args:
+            parts: voices and their positive weights, which are divided by their sum.
+
+        Raises:
+            VoiceError: none or too many voices, a weight that is not positive and finite, voices
+                of different checkpoints or codecs, or voices so opposite that nothing is left.
+        """
+        _check_parts(parts)
+        total = sum(weight for _, weight in parts)
+        weights = [weight / total for _, weight in parts]
+        voices = [voice for voice, _ in parts]
+        first = voices[0]
+        notes = {
+            f"{number}.{key}": value
+            for number, voice in enumerate(voices, 1)
+            for key, value in voice.provenance.items()
+        }
+        shares = " + ".join(f"{w:.4g} of voice {i}" for i, w in enumerate(weights, 1))
+        ar, nar = (
+            _mixed(name, [getattr(voice, name) for voice in voices], weights) for name in _SPEAKERS
+        )
+        return cls(
+            first.codes[:0], None, first.codec, first.checkpoint, ar, nar,
+            {"blend": shares, **notes}, first.frame_rate,
+        )  # fmt: skip
+
+    def check_usable(self, checkpoint: str, transcript: str | None) -> None:
+        """Refuse what a style or a blend cannot do: another checkpoint, or a blend's deep clone.
+
+        Args:
+            checkpoint: fingerprint of the models that shall speak.
+            transcript: one given with the voice.
+
+        Raises:
+            VoiceError: one of the two is asked for.
+        """
+        if self.style is not None and self.checkpoint != checkpoint:
+            raise VoiceError(
+                f"the voice got its style with the checkpoint {self.checkpoint!r}, this model is "
+                f"{checkpoint!r}: give voice and style apart, and this model joins them"
+            )
+        if not self.is_blend:
+            return
+        if self.checkpoint != checkpoint:
+            raise VoiceError(
+                f"the voice is a blend made with the checkpoint {self.checkpoint!r}, this model is "
+                f"{checkpoint!r}, and a blend has no recording to compute it anew from: make its "
+                "voices with this model and blend them again"
+            )
+        if transcript is not None:
+            raise VoiceError(
+                "the voice is a blend, which has no recording that a transcript could describe: "
+                "leave the transcript out, which gives a shallow clone"
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all.
 
         Raises:
-            VoiceError: the folder does not exist or cannot be written.
+            VoiceError: the voice has a style, or the folder does not exist or cannot be written.
         """
+        if self.style is not None:
+            raise VoiceError("a voice with a style is not saved: save the two apart, and join them")
         tensors = {
             "codes": self.codes.to("cpu", torch.int16).contiguous(),
             "ar_speaker": self.ar_speaker.to("cpu", torch.float32).contiguous(),
@@ -63,6 +199,8 @@ class Voice:
             "checkpoint": self.checkpoint,
             "provenance": json.dumps(self.provenance),
         }
+        if self.is_blend:
+            metadata["kind"] = _BLEND
         if self.transcript is not None:
             metadata["transcript"] = self.transcript
         if self.frame_rate is not None:
@@ -116,7 +254,10 @@ class Voice:
             )
         if not {"codes", *_SPEAKERS} <= tensors.keys() or "codec" not in texts:
             raise VoiceError(f"{path} lacks codes, speaker vectors or the codec's name")
-        codes = _checked_codes(path, tensors["codes"])
+        blend = texts.get("kind") == _BLEND
+        codes = _checked_codes(path, tensors["codes"], blend)
+        if blend and "transcript" in texts:
+            raise VoiceError(f"{path} is a blend of voices, but has a transcript: make it again")
         speakers = [_checked_speaker(path, name, tensors[name]) for name in _SPEAKERS]
         if not isinstance(provenance, dict):
             raise VoiceError(f"{path}: provenance is no object")
@@ -134,12 +275,52 @@ class Voice:
         )
 
 
-def _checked_codes(path: Path, codes: Tensor) -> Tensor:
+def _check_parts(parts: Sequence[tuple[Voice, float]]) -> None:
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise VoiceError(f"a blend takes 1 to {MAX_PARTS} voices, got {len(parts)}")
+    for number, (_, weight) in enumerate(parts, 1):
+        whole = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not whole or not 0 < weight < math.inf:  # also refuses NaN
+            raise VoiceError(f"the weight of voice {number} must be positive, got {weight!r}")
+    if any(voice.style is not None for voice, _ in parts):
+        raise VoiceError("a voice with a style cannot be blended: give voices without")
+    _check_alike([voice for voice, _ in parts])
+
+
+def _check_alike(voices: Sequence[Voice]) -> None:
+    first = voices[0]
+    for number, voice in enumerate(voices[1:], 2):
+        for name in ("codec", "checkpoint"):
+            one, other = getattr(first, name), getattr(voice, name)
+            if one != other:
+                raise VoiceError(
+                    f"voice 1 was made with the {name} {one!r}, voice {number} with {other!r}: "
+                    "make both again from their audio, with one model"
+                )
+
+
+def _mixed(name: str, vectors: list[Tensor], weights: list[float]) -> Tensor:
+    if len({vector.shape for vector in vectors}) > 1:
+        raise VoiceError(f"the voices have {name} of different widths: make them again")
+    stack, share = torch.stack(vectors).double(), torch.tensor(weights, dtype=torch.float64)
+    mixture, length = share @ stack, share @ stack.norm(dim=1)
+    if length <= 0 or mixture.norm() < _LEAST_LENGTH * length:
+        raise VoiceError(
+            f"the voices cancel out in {name}: choose weights that differ more, or other voices"
+        )
+    return (mixture * (length / mixture.norm())).float()
+
+
+def _checked_codes(path: Path, codes: Tensor, blend: bool) -> Tensor:
     if codes.dtype != torch.int16 or codes.ndim != 2 or codes.shape[1] != N_CODEBOOKS:
         raise VoiceError(
             f"{path}: codes are {codes.dtype} of shape {tuple(codes.shape)}, expected torch.int16 "
             f"of shape (frames, {N_CODEBOOKS})"
         )
+    if blend and len(codes) == 0:
+        return codes.long()
+    if blend:
+        raise VoiceError(f"{path} is a blend of voices, but has {len(codes)} frames of codes")
     if not 1 <= len(codes) <= MAX_FRAMES:
         raise VoiceError(f"{path} has {len(codes)} frames of codes, expected 1 to {MAX_FRAMES}")
     if codes.min() < 0 or codes.max() >= CODEBOOK_SIZE:

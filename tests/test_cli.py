@@ -492,6 +492,9 @@ def test_doctor_of_a_sound_model(
     assert "tiny random test model" in report
     assert len(re.findall(r"^file .* MB, sha256 [0-9a-f]{16}$", report, re.M)) == 4
     assert "the model can be loaded, on cpu" in report
+    assert re.search(r"^speed +AR \d+ frames/s, 37.5 a second$", report, re.M)
+    assert re.search(r"^real time .* flash [\d.e+-]+, pro .*, instruct .*, nano ", report, re.M)
+    assert re.search(r"^profile +\w+ is recommended: ", report, re.M)
 
 
 @pytest.mark.parametrize("arguments", [["--model", "no such place"], ["--device", "abacus"]])

@@ -25,7 +25,7 @@ SWITCHES = [field.name for field in fields(InferenceConfig) if field.type == "bo
 
 def test_every_number_has_a_range() -> None:
     assert set(NUMBERS) == set(_RANGES)
-    assert SWITCHES == ["deep_clone", "use_kv_cache"]
+    assert SWITCHES == ["deep_clone", "use_kv_cache", "show_reference_once"]
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -62,6 +62,14 @@ def test_row_50_unknown_settings() -> None:
     }.items():
         with pytest.raises(ConfigError, match=f"no setting {name!r}; {hint}"):
             InferenceConfig(**{name: 1})  # type: ignore[arg-type]
+
+
+def test_step_profiles() -> None:
+    cfg = InferenceConfig(temperature=0.5)
+    for name, steps in {"exact": 200, "balanced": 32, "fast": 16, "draft": 8}.items():
+        assert cfg.with_steps(name) == InferenceConfig(temperature=0.5, timesteps=steps)
+    with pytest.raises(ConfigError, match=r"no step profile 'quick'; known: exact \(200\), bal"):
+        cfg.with_steps("quick")
 
 
 def test_settings_are_frozen_values() -> None:

@@ -92,6 +92,39 @@ def test_the_strided_rule_is_the_whole_posterior(t: int, s: int) -> None:
 
 
 @pytest.mark.parametrize(("t", "s"), JUMPS)
+def test_the_strided_rule_is_the_whole_posterior_of_all_classes(t: int, s: int) -> None:
+    """1025 classes: the three draws of the rule, put together, against enumeration."""
+    n = 1025
+    logits = 2 * torch.randn(n, generator=torch.Generator().manual_seed(t))
+    belief, c = logits.double().softmax(-1), 7
+    log_r = logits.log_softmax(-1)
+
+    def step(first: Tensor, second: float, third: float) -> Tensor:
+        given = torch.stack([first.float(), *(torch.full_like(first, u).float()
+                                              for u in (second, third))], -1)  # fmt: skip
+        xt = torch.full(first.shape, c)
+        return strided_step(log_r.expand(*first.shape, n), xt, t, s, SCHEDULE, given)
+
+    # The first uniform chooses from the belief: just inside both ends of each class's share.
+    ends = belief.cumsum(0)
+    for inside in (ends - belief + 1e-6, ends - 1e-6):
+        apart = belief > 1e-5
+        assert torch.equal(step(inside, 0.0, 0.0)[apart], torch.arange(n)[apart])
+    at = (ends[100:101] - belief[100] / 2).clamp(0, 1)
+    redraw = _threshold(lambda u: int(step(at, 0.0, u)) != c)
+    from_belief = 1.0 if s < 0 else _threshold(lambda u: int(step(at, u, 0.0)) == 100)
+    fresh = from_belief * belief + (1 - from_belief) / n
+    found = redraw * fresh + (1 - redraw) * torch.eye(n)[c]
+
+    def whole(keep: Tensor) -> Tensor:
+        return keep * torch.eye(n).double() + (1 - keep) / n
+
+    joint = belief[:, None] * whole(kept(s)) * whole(kept(t) / kept(s))[None, :, c]
+    wanted = joint.sum(0) / joint.sum()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("t", "s"), JUMPS)
 def test_draws_of_the_strided_rule(t: int, s: int) -> None:
     n, c = 200_000, 3
     uniform = torch.rand(n, 3, generator=torch.Generator().manual_seed(t + 1000 * s))

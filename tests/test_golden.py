@@ -252,9 +252,10 @@ def test_ar_generation(case: dict[str, Any]) -> None:
 def test_ar_generation_probabilities(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The probability vectors of every draw, as recorded, not only what was drawn."""
     seen: list[Tensor] = []
-    monkeypatch.setattr(
-        "mars5.ar.decode.draw", lambda p, g: (seen.append(p[0]), sampling.draw(p, g))[1]
-    )
+    for user in ("decode", "sampler"):
+        monkeypatch.setattr(
+            f"mars5.ar.{user}.draw", lambda p, n: (seen.append(p[0]), sampling.draw(p, n))[1]
+        )
     test_ar_generation(case)
     trace, name = tensors("ar_generate/trace.safetensors"), case["case"]
     offsets = trace[f"{name}.offsets"].tolist()
@@ -684,4 +685,5 @@ def test_speaker_embedding() -> None:
 
 
 def test_defaults_are_the_published_ones() -> None:
-    assert vars(InferenceConfig()) == TTS["config_defaults"]
+    ours = {"show_reference_once": False}
+    assert vars(InferenceConfig()) == {**TTS["config_defaults"], **ours}

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import tiny_config, write_tiny_model
 from torch import Tensor
 
-from mars5.config import PAD_CODE, NARDims
-from mars5.nar import decode
+from mars5.config import PAD_CODE, NARDims, PromptConvention
+from mars5.nar import estimate
 from mars5.nar.decode import (
-    Estimator,
     Known,
     denoise,
     denoise_exact,
     denoise_strided,
+    stack,
     strided_grid,
 )
 from mars5.nar.diffusion import cosine_schedule
-from mars5.nar.model import ResidualTransformer
+from mars5.nar.estimate import Ahead, Estimator
+from mars5.nar.graph import GraphedDecoder
+from mars5.nar.model import FLOAT32_PARTS, Grid, ResidualTransformer
 
 DIMS = NARDims(20, dim=32, n_heads=2, n_enc_layers=1, n_dec_layers=2, n_spk_layers=1, ff_dim=48,
                t_emb_dim=16)  # fmt: skip
@@ -69,17 +74,21 @@ def last(steps: Iterator[Tensor]) -> Tensor:
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The (batch, step) of every pass through the network."""
+    """The (rows, step) of every pass through the decoder."""
     calls: list[tuple[int, int]] = []
-    forward = ResidualTransformer.forward
+    original, decode = Estimator.__call__, ResidualTransformer.decode
+    steps: list[int] = []
 
-    def counted(self: ResidualTransformer, *args: Any) -> Tensor:
-        x, t = args[3], args[4]
-        assert (t == t[0]).all()
-        calls.append((len(x), int(t[0])))
-        return forward(self, *args)
+    def called(self: Estimator, x: Tensor, t: int) -> Tensor:
+        steps.append(t)
+        return original(self, x, t)
 
-    monkeypatch.setattr(ResidualTransformer, "forward", counted)
+    def decoded(self: ResidualTransformer, x: Tensor, *args: Any) -> Tensor:
+        calls.append((len(x), steps[-1]))
+        return decode(self, x, *args)
+
+    monkeypatch.setattr(Estimator, "__call__", called)
+    monkeypatch.setattr(ResidualTransformer, "decode", decoded)
     return calls
 
 
@@ -164,8 +173,8 @@ def test_known_codes_come_out_as_given(law: Law) -> None:
 class _FondOfPadding(ResidualTransformer):
     """Nearly sure that everything is class 1024."""
 
-    def forward(self, *args: Any) -> Tensor:
-        logits = super().forward(*args)
+    def decode(self, *args: Any) -> Tensor:
+        logits = super().decode(*args)
         logits[..., PAD_CODE] += 20
         return logits
 
@@ -237,35 +246,155 @@ def test_coarse_codes_are_shown_without_noise_above_the_override(
     assert all(not torch.equal(shown[t][..., 0], COARSE) for t in later if t > 5)
 
 
-class _Replay:
-    """The same random numbers for an item, alone or in a batch, at the frames it has."""
-
-    def __init__(self, items: list[int]) -> None:
-        self.items, self.calls = items, 0
-
-    def uniforms(self, shape: tuple[int, ...], *_: Any) -> Tensor:
-        self.calls += 1
-        seeds = [100 * self.calls + item for item in self.items]
-        rows = [torch.rand((9, *shape[2:]), generator=seeded(seed)) for seed in seeds]
-        return torch.stack([row[: shape[1]] for row in rows])
-
-    def initial_codes(self, known: Known, n_classes: int, _: Any) -> Tensor:
-        rows = [torch.randint(0, n_classes, (9, 8), generator=seeded(item)) for item in self.items]
-        noise = torch.stack([row[: known.codes.shape[1]] for row in rows])
-        return torch.where(known.mask, known.codes, noise)
-
-
-def test_a_batch_is_denoised_like_its_items(law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(items: list[int], one: Estimator, coarse: Tensor) -> Tensor:
-        replay = _Replay(items)
-        monkeypatch.setattr(decode, "uniforms", replay.uniforms)
-        monkeypatch.setattr(decode, "initial_codes", replay.initial_codes)
-        return last(law(one, Known.from_coarse(coarse), SCHEDULE))
-
-    both = run([0, 1], estimator(), COARSE)
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_a_batch_is_denoised_like_its_items(law: Law, with_reference: bool) -> None:
+    """Rows of other text, reference and length, each with its own generator."""
+    items = []
     for item, length in enumerate(LENGTHS):
-        alone = run([item], estimator(item), COARSE[item : item + 1, :length])
-        assert torch.equal(both[item, :length], alone[0])
+        reference = REFERENCE[item : item + 1, : 3 - item] if with_reference else None
+        items.append(
+            (estimator(item), Known.from_coarse(COARSE[item : item + 1, :length], reference))
+        )
+    both = list(law(*stack(items), SCHEDULE, generator=[seeded(1), seeded(2)]))
+    for row, (one, known) in enumerate(items):
+        alone = list(law(one, known, SCHEDULE, generator=seeded(1 + row)))
+        length = known.codes.shape[1]
+        assert len(both) == len(alone)
+        assert all(torch.equal(a[row, :length], b[0]) for a, b in zip(both, alone, strict=True))
+        assert (both[-1][row, length:] == 0).all()
+
+
+def test_any_code_may_be_known(law: Law) -> None:
+    """A prefix spoken before, a gap to fill, single codes: what is known comes out as it was."""
+    mask = torch.rand(2, 9, 8, generator=seeded(6)) < 0.4
+    mask[:, :2] = mask[:, 7:] = True
+    mask[0, 4] = False
+    codes = CODES.clamp(max=1023)
+    known = Known(codes, mask)
+    found = last(law(replace(estimator(), visible=None), known, SCHEDULE, generator=seeded(1)))
+    assert torch.equal(found[mask], codes[mask])
+    assert (found[~mask] != codes[~mask]).float().mean() > 0.9
+    nothing = Known(codes, torch.ones_like(mask))
+    found = last(law(replace(estimator(), visible=None), nothing, SCHEDULE, generator=seeded(1)))
+    assert torch.equal(found, codes)
+
+
+# ---------------------------------------------------------------- what is computed ahead
+
+
+def plain_estimate(one: Estimator, x: Tensor, t: int) -> Tensor:
+    """Two separate passes, everything from the start: the slow oracle."""
+    given = one.text, one.text_lengths
+    at = torch.full((len(x),), t)
+    logits = one.model(*given, one.speaker, x, at, one.visible)
+    if one.guidance != 1:
+        without = one.model(*given, one.model.no_speaker_vector(len(x)), x, at, one.visible)
+        logits = one.guidance * logits + (1 - one.guidance) * without
+    return (logits / one.temperature).log_softmax(-1)
+
+
+GRID = Grid(torch.tensor([0, 0, 1]), torch.tensor([2, 8, 0]), [1, 2, 6])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("at_once", [1, 40, 10_000])
+def test_ahead_equals_the_plain_estimate(
+    guidance: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "AHEAD_ROWS", at_once)
+    one = estimator(guidance=guidance)
+    whole, part = one.ahead([11, 7, 2, 0]), one.ahead([11, 7, 2, 0], GRID)
+    for t in (11, 7, 2, 7, 0):  # once back up
+        wanted = plain_estimate(one, CODES, t)
+        torch.testing.assert_close(one(CODES, t), wanted, rtol=0, atol=2e-5)
+        torch.testing.assert_close(whole(CODES, t), wanted, rtol=0, atol=2e-5)
+        torch.testing.assert_close(part(CODES, t), GRID.take(wanted), rtol=0, atol=2e-5)
+
+
+def test_conditions_are_computed_some_steps_at_a_time() -> None:
+    asked: list[list[int]] = []
+
+    def compute(steps: Any) -> Any:
+        asked.append(list(steps))
+        return list(steps)
+
+    ahead = Ahead(compute, [9, 7, 5, 3], 3)
+    assert [ahead(t) for t in (9, 7, 5, 3)] == [9, 7, 5, 3]
+    assert asked == [[9, 7, 5], [3]]
+
+
+def test_a_grid_takes_and_puts() -> None:
+    taken = GRID.take(CODES)
+    assert torch.equal(taken[1], CODES[0, 8, [1, 2, 6]])
+    changed = GRID.put(CODES, taken + 1)
+    assert torch.equal(GRID.take(changed), taken + 1)
+    assert int((changed != CODES).sum()) == taken.numel()
+
+
+def test_logits_are_made_for_unknown_codes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    decode = ResidualTransformer.decode
+
+    def decoded(self: ResidualTransformer, *args: Any) -> Tensor:
+        logits = decode(self, *args)
+        shapes.append(tuple(logits.shape))
+        return logits
+
+    monkeypatch.setattr(ResidualTransformer, "decode", decoded)
+    known = Known.from_coarse(COARSE, REFERENCE)
+    last(denoise(replace(estimator(), visible=None), known, SCHEDULE, 2, 3, seeded(1)))
+    assert shapes == [(2 * 18, 7, 1025)] * 2  # 9 frames of 12, 7 codebooks of 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_near(dtype: torch.dtype) -> None:
+    model = build()
+    for name, parameter in model.named_parameters():
+        if not any(part in name for part in FLOAT32_PARTS):
+            parameter.data = parameter.to(dtype)
+    with torch.no_grad():
+        near = estimator(model=model, guidance=1.0)(CODES, 5)
+    wanted = estimator(guidance=1.0)(CODES, 5)
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, wanted)
+    torch.testing.assert_close(near, wanted, rtol=0, atol=0.05)
+
+
+# ---------------------------------------------------------------- graphs, their bookkeeping
+
+
+def test_graphs_change_nothing(law: Law) -> None:
+    """Without the capture: padded to a bucket, tensors used again, sizes kept apart."""
+    captured = 0
+
+    def eager(run: Any) -> Any:
+        nonlocal captured
+        captured += 1
+        return run
+
+    decoder = GraphedDecoder(MODEL, eager)
+    both = [estimator(0, text=TEXT[:1, :n], text_lengths=torch.tensor([n])) for n in (6, 3)]
+    for one, length in ((both[0], 9), (both[1], 5), (both[0], 4)):
+        known = Known.from_coarse(COARSE[:1, :length])
+        wanted = last(law(one, known, SCHEDULE, generator=seeded(1)))
+        found = last(law(replace(one, decode=decoder), known, SCHEDULE, generator=seeded(1)))
+        assert torch.equal(found, wanted)
+    assert captured == 1
+    batch = [(one, Known.from_coarse(COARSE[:1, :7])) for one in both]
+    generators = [[seeded(1), seeded(2)] for _ in range(2)]
+    joint, known = stack(batch)
+    wanted = last(law(joint, known, SCHEDULE, generator=generators[0]))
+    found = last(law(replace(joint, decode=decoder), known, SCHEDULE, generator=generators[1]))
+    assert torch.equal(found, wanted)
+    assert captured == 2
+    assert copy.deepcopy(decoder).model is not MODEL
+
+
+def test_long_speech_needs_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mars5.nar.graph.MAX_FRAMES", 8)
+    decoder = GraphedDecoder(MODEL, lambda run: pytest.fail("captured"))
+    one = estimator(0, decode=decoder)
+    last(denoise(one, Known.from_coarse(COARSE[:1]), SCHEDULE, 2, 3, seeded(1)))
 
 
 # ---------------------------------------------------------------- steps
@@ -303,3 +432,29 @@ def test_timesteps_of_the_settings(
         cfg = InferenceConfig(timesteps=timesteps, deep_clone=False, generate_max_len_override=20)
         tiny.generate("hello", voice, cfg=cfg, seed=1)
         assert len(calls) == timesteps
+
+
+def test_the_reference_may_be_shown_once(
+    tmp_path: Path, speechlike: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R + N frames instead of 2R + N, for a checkpoint that was made to see it twice."""
+    from mars5 import InferenceConfig, Mars5TTS
+
+    config = replace(tiny_config(), prompt=PromptConvention(drop_first=False))
+    system = Mars5TTS.from_pretrained(write_tiny_model(tmp_path, config), device="cpu")
+    voice = system.voice(speechlike, "hello")
+    lengths: list[int] = []
+    decode = ResidualTransformer.decode
+    monkeypatch.setattr(
+        ResidualTransformer,
+        "decode",
+        lambda self, x, *args: (lengths.append(x.shape[1]), decode(self, x, *args))[1],
+    )
+    cfg = InferenceConfig(timesteps=1, generate_max_len_override=120)
+    speeches = [
+        system.generate("he", voice, cfg=replace(cfg, show_reference_once=once), seed=1)
+        for once in (False, True)
+    ]
+    n_reference, n_new = len(voice.codes), len(speeches[0].codes)
+    assert lengths == [2 * n_reference + n_new, n_reference + n_new]
+    assert torch.equal(speeches[0].codes[:, 0], speeches[1].codes[:, 0])

@@ -20,7 +20,9 @@ from mars5.errors import TrainError
 from mars5.eval.lists import read_list
 from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
+from mars5.styles import StyleBank
 from mars5.train import ar, corpus, export, loop, nar, pieces, recipe
+from mars5.train.__main__ import main
 from mars5.train.batching import Corpus
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import kmeans
@@ -359,3 +361,16 @@ def test_journal_holds_means_of_the_steps_since_the_last_line(tmp_path: Path) ->
     assert [line["loss"] for line in lines] == [2.0, 7.0]
     assert lines[0]["held_out"] == 5.0
     assert "held_out" not in lines[1]
+
+
+def test_the_style_bank_is_recorded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mars5.train.styles.speak", fake_speech)
+    assert main(["styles", "--to", str(tmp_path / "bank")]) == 0
+    bank = StyleBank(tmp_path / "bank").styles
+    assert [style.name for style in bank] == [style.name for style in StyleBank.shipped().styles]
+    assert all(style.path.is_file() and style.text and style.plain for style in bank)
+
+
+def test_a_speaker_has_pitch_and_spread_only_if_told() -> None:
+    assert str(Speaker("flite", "rms")) == "flite:rms@1.00"
+    assert str(Speaker("flite", "rms", 1.1, 120, 30)) == "flite:rms@1.10,120Hz,30Hz"

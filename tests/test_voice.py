@@ -17,7 +17,7 @@ from torch import Tensor
 from mars5 import InferenceConfig, Mars5TTS, Voice
 from mars5.checkpoint import read_checkpoint, write_checkpoint
 from mars5.codec import MelCodec
-from mars5.errors import VoiceError
+from mars5.errors import TextError, VoiceError
 from mars5.voice import FORMAT, MAX_FILE_BYTES, MAX_FRAMES
 
 SETTINGS = InferenceConfig(timesteps=2, generate_max_len_override=90, freq_penalty=0)
@@ -270,4 +270,106 @@ def test_oversized_files_are_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(VoiceError, match=f"larger than {MAX_FILE_BYTES} bytes"):
+        Voice.load(path)
+
+
+# ---------------------------------------------------------------- blends
+
+
+def test_the_arithmetic_of_a_blend(voice: Voice) -> None:
+    one = replace(voice, ar_speaker=torch.tensor([2.0, 0.0]), nar_speaker=torch.tensor([0.0, 1.0]))
+    other = replace(
+        voice, ar_speaker=torch.tensor([0.0, 4.0]), nar_speaker=torch.tensor([0.0, 3.0])
+    )
+    blend = Voice.blend([(one, 6), (other, 2)])
+    # 0.75 * (2, 0) + 0.25 * (0, 4) = (1.5, 1), brought to the length 0.75 * 2 + 0.25 * 4 = 2.5
+    wanted = torch.tensor([1.5, 1.0]) * 2.5 / 3.25**0.5
+    assert torch.allclose(blend.ar_speaker, wanted)
+    assert torch.allclose(blend.nar_speaker, torch.tensor([0.0, 1.5]))
+    assert blend.ar_speaker.dtype == torch.float32
+    assert blend.is_blend
+    assert blend.codes.shape == (0, 8)
+    assert blend.transcript is None
+    assert (blend.codec, blend.checkpoint) == (voice.codec, voice.checkpoint)
+    assert blend.provenance == {
+        "blend": "0.75 of voice 1 + 0.25 of voice 2",
+        "1.source": "a test", "1.of": "Grüße", "2.source": "a test", "2.of": "Grüße",
+    }  # fmt: skip
+
+
+def test_a_blend_of_one_voice_keeps_its_vectors(voice: Voice) -> None:
+    for parts in ([(voice, 3)], [(voice, 1), (voice, 2.5)]):
+        blend = Voice.blend(parts)
+        assert torch.allclose(blend.ar_speaker, voice.ar_speaker, atol=1e-6)
+        assert torch.allclose(blend.nar_speaker, voice.nar_speaker, atol=1e-6)
+
+
+def test_a_blend_is_saved_and_speaks(tiny: Mars5TTS, voice: Voice, tmp_path: Path) -> None:
+    other = replace(voice, ar_speaker=voice.ar_speaker.roll(1))
+    blend = Voice.blend([(voice, 1), (other, 1)])
+    blend.save(tmp_path / "v")
+    loaded = Voice.load(tmp_path / "v")
+    assert_equal(loaded, blend)
+    assert not voice.is_blend
+    shallow = replace(SETTINGS, deep_clone=False)
+    one, two = (tiny.generate("hello", v, cfg=shallow, seed=1) for v in (blend, loaded))
+    assert torch.equal(one.codes, two.codes)
+    again = Voice.blend([(loaded, 1), (blend, 1)])
+    assert torch.allclose(again.ar_speaker, blend.ar_speaker, atol=1e-6)
+    assert again.provenance["2.1.source"] == "a test"
+
+
+def test_what_a_blend_cannot_do(tiny: Mars5TTS, voice: Voice) -> None:
+    blend = Voice.blend([(voice, 1)])
+    with pytest.raises(VoiceError, match=r"a blend, which has no recording .*leave the transcript"):
+        tiny.generate("hello", blend, "what was said")
+    with pytest.raises(VoiceError, match=r"blend made with the checkpoint 'other'.*blend them"):
+        tiny.generate("hello", replace(blend, checkpoint="other"))
+    with pytest.raises(TextError, match="needs the reference's transcript"):
+        tiny.generate("hello", blend, cfg=SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codec": "encodec"}, r"voice 1 was made with the codec 'mel.*voice 2 with 'encodec'"),
+        ({"checkpoint": "other"}, r"voice 2 with 'other': make both again"),
+        ({"ar_speaker": torch.ones(7)}, "ar_speaker of different widths"),
+    ],
+)
+def test_voices_that_do_not_mix(voice: Voice, change: Any, message: str) -> None:
+    with pytest.raises(VoiceError, match=message):
+        Voice.blend([(voice, 1), (replace(voice, **change), 1)])
+
+
+def test_opposite_voices_cancel_out(voice: Voice) -> None:
+    opposite = replace(voice, nar_speaker=-voice.nar_speaker)
+    with pytest.raises(VoiceError, match="cancel out in nar_speaker"):
+        Voice.blend([(voice, 1), (opposite, 1)])
+    assert Voice.blend([(voice, 2), (opposite, 1)]).is_blend
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), True, "1", None])
+def test_weights_that_are_none(voice: Voice, weight: Any) -> None:
+    with pytest.raises(VoiceError, match="weight of voice 2 must be positive"):
+        Voice.blend([(voice, 1), (voice, weight)])
+
+
+@pytest.mark.parametrize("n", [0, 17])
+def test_too_few_and_too_many_voices(voice: Voice, n: int) -> None:
+    with pytest.raises(VoiceError, match=f"1 to 16 voices, got {n}"):
+        Voice.blend([(voice, 1)] * n)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"texts": {"transcript": "words"}}, "is a blend of voices, but has a transcript"),
+        ({"codes": CODES}, "is a blend of voices, but has 3 frames"),
+        ({"drop": "kind"}, "has 0 frames"),
+    ],
+)
+def test_damaged_blends(voice: Voice, tmp_path: Path, change: Any, message: str) -> None:
+    path = _damaged(tmp_path / "v", Voice.blend([(voice, 1)]), **change)
+    with pytest.raises(VoiceError, match=message):
         Voice.load(path)

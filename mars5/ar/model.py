@@ -182,7 +182,7 @@ class CodecLM(nn.Module):
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + x.shape[1], device=x.device)
         rotary = rotary_table(positions, self.dims.head_dim)
-        mask = None if start else self._causal_mask(positions)
+        mask = None if start else self.causal_mask(positions)
         for index, layer in enumerate(self.ar.layers):
             x = layer(x, rotary, mask, cache, index)
         if cache is not None:
@@ -207,7 +207,7 @@ class CodecLM(nn.Module):
         out: Tensor = self.ar.output(self.hidden(ids, speaker, cache)[:, -1])
         return out.float()
 
-    def _causal_mask(self, positions: Tensor) -> Tensor:
+    def causal_mask(self, positions: Tensor) -> Tensor:
         """(S, S) bool: a position sees itself and `sliding_window` earlier ones."""
         behind = positions[:, None] - positions[None, :]
         return (behind >= 0) & (behind <= self.dims.sliding_window)

@@ -48,14 +48,17 @@ def penalise_repeats(
     return logits - counts * frequency - (counts > 0) * presence
 
 
+def end_penalty(n_generated: int, estimate: int, decay: float, factor: float) -> float:
+    """What the end token loses while no more than `estimate` tokens are generated."""
+    return 0.0 if n_generated > estimate else factor * max(estimate - n_generated, 1) ** decay
+
+
 def penalise_early_end(
     logits: Tensor, end: int, n_generated: int, estimate: int, decay: float, factor: float
 ) -> Tensor:
-    """Lower the end token while no more than `estimate` tokens are generated."""
-    if n_generated > estimate:
-        return logits
+    """Lower the end token by `end_penalty`."""
     lowered = logits.clone()
-    lowered[:, end] -= factor * max(estimate - n_generated, 1) ** decay
+    lowered[:, end] -= end_penalty(n_generated, estimate, decay, factor)
     return lowered
 
 
@@ -123,6 +126,11 @@ def filtered_logits(
             cfg.eos_penalty_decay,
             cfg.eos_penalty_factor,
         )
+    return filters(logits, cfg)
+
+
+def filters(logits: Tensor, cfg: InferenceConfig) -> Tensor:
+    """(B, V) logits by temperature, top-k, top-p and typical-p, in this order."""
     if cfg.temperature == 0:  # greedy
         return top_k_top_p(logits, 1, 1.0)
     logits = top_k_top_p(logits / cfg.temperature, cfg.top_k, cfg.top_p)
@@ -141,11 +149,49 @@ def next_token_probabilities(
     return _without_text(filtered, vocabulary).softmax(-1)
 
 
+def text_mask(n_vocab: int, vocabulary: Vocabulary, device: torch.device) -> Tensor:
+    """(V,) bool, true for ids that may not be generated."""
+    return torch.arange(n_vocab, device=device) < vocabulary.first_allowed
+
+
 def _without_text(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
-    ids = torch.arange(logits.shape[-1], device=logits.device)
-    return logits.masked_fill(ids < vocabulary.first_allowed, -torch.inf)
+    mask = text_mask(logits.shape[-1], vocabulary, logits.device)
+    return logits.masked_fill(mask, -torch.inf)
 
 
-def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-    """(B, V) -> (B, 1) ids, one draw a row; None draws from torch's global generator."""
-    return torch.multinomial(probabilities, 1, generator=generator)
+def draw(probabilities: Tensor, noise: Tensor) -> Tensor:
+    """(B, V) probabilities and exponential noise -> (B, 1) ids, one draw a row.
+
+    What `torch.multinomial` does inside; with the noise given, it can be drawn ahead.
+    """
+    return (probabilities / noise).argmax(-1, keepdim=True)
+
+
+class Noise:
+    """Exponential numbers for one sequence's draws, of which those drawn ahead can be given back.
+
+    Each row is drawn by itself, so that the numbers do not depend on how many are drawn at once.
+
+    Args:
+        width: V.
+        generator: source of randomness on the CPU; None is torch's global one.
+    """
+
+    def __init__(self, width: int, generator: torch.Generator | None) -> None:
+        self.width = width
+        self.generator = generator or torch.default_generator
+        self._before: Tensor | None = None
+
+    def draw(self, n: int) -> Tensor:
+        """(n, V) float32."""
+        self._before = self.generator.get_state() if n > 1 else None
+        rows = torch.empty(n, self.width)
+        for row in rows:
+            row.exponential_(generator=self.generator)
+        return rows
+
+    def give_back(self, used: int) -> None:
+        """Leave the generator as if the last call had drawn `used` rows."""
+        if self._before is not None:
+            self.generator.set_state(self._before)
+            self.draw(used)

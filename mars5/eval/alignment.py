@@ -1,8 +1,8 @@
 """When each word of a text is said in a recording, by the attention of a recogniser.
 
 Whisper is made to read the given words, not to guess them, and its cross-attention tells when it
-looks where. That is good to about a tenth of a second; the edges are then moved to where the
-recording is quietest.
+looks where. That is good to about a tenth of a second with "base", a quarter with "tiny.en"; the
+edges are then moved to where the recording is quietest.
 """
 
 from __future__ import annotations

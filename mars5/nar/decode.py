@@ -7,12 +7,13 @@ that a caller can show progress or stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mars5.config import N_CODEBOOKS, PAD_CODE
 from mars5.errors import GenerationError
@@ -25,14 +26,18 @@ from mars5.nar.diffusion import (
     q_pred_one_step_scaled,
     sample,
     strided_step,
-    uniforms,
 )
-from mars5.nar.model import ResidualTransformer
+from mars5.nar.draws import Draws, Source
+from mars5.nar.estimate import Estimator, stack_estimators
+from mars5.nar.model import Grid
 
 
 @dataclass(frozen=True)
 class Known:
     """Codes that are given, at the positions where `mask` is true (inpainting).
+
+    Any code of any frame may be given: L0 of new speech, all of a reference in front of it, all of
+    what was spoken before, all around a gap.
 
     Attributes:
         codes: (B, L, Q) int64; arbitrary where unknown.
@@ -53,47 +58,28 @@ class Known:
             mask = torch.cat([torch.ones_like(reference, dtype=torch.bool), mask], 1)
         return cls(codes, mask)
 
+    def unknown(self) -> Grid:
+        """The frames in which something is unknown, and the codebooks of which something is."""
+        rows, frames = (~self.mask).any(-1).nonzero(as_tuple=True)
+        levels = (~self.mask).flatten(0, 1).any(0).nonzero()[:, 0].tolist()
+        return Grid(rows, frames, levels or [0])
 
-@dataclass(frozen=True)
-class Estimator:
-    """The network's estimate of the clean codes, guided; the same arguments for every step.
 
-    Attributes:
-        text, text_lengths: (B, N) joint ids and (B,).
-        speaker: (B, D) speaker vectors.
-        guidance: w in w * cond + (1 - w) * uncond; 1 skips the unconditional pass.
-        temperature: divisor of the logits.
-        visible: (B, L) bool, false for padding; None if there is none.
+def stack(items: Sequence[tuple[Estimator, Known]]) -> tuple[Estimator, Known]:
+    """One batch of several, of any lengths of text, reference and speech.
+
+    Rows are padded at the end; the padding counts as known, and comes out as code 0. With a
+    generator for each row, `denoise` gives each row what it gets alone, up to rounding. Model,
+    guidance and temperature are those of the first and must be the same in all.
     """
-
-    model: ResidualTransformer
-    text: Tensor
-    text_lengths: Tensor
-    speaker: Tensor
-    guidance: float
-    temperature: float
-    visible: Tensor | None = None
-
-    def __call__(self, x: Tensor, t: int) -> Tensor:
-        """(B, L, Q) codes at step t -> (B, L, Q, K) float32 log-probabilities of clean codes."""
-        batch = len(x)
-        speakers, copies = self.speaker, 1
-        if self.guidance != 1:  # both passes in one batch
-            absent = self.model.no_speaker_vector(batch)
-            speakers, copies = torch.cat([self.speaker, absent]), 2
-        visible = self.visible
-        logits = self.model(
-            self.text.repeat(copies, 1),
-            self.text_lengths.repeat(copies),
-            speakers,
-            x.repeat(copies, 1, 1),
-            torch.full((batch * copies,), t, device=x.device),
-            None if visible is None else visible.repeat(copies, 1),
-        ).float()
-        if self.guidance != 1:
-            conditional, unconditional = logits.chunk(2)
-            logits = self.guidance * conditional + (1 - self.guidance) * unconditional
-        return (logits / self.temperature).log_softmax(-1)
+    lengths = [known.codes.shape[1] for _, known in items]
+    codes, mask = [], []
+    for (_, known), length in zip(items, lengths, strict=True):
+        missing = (0, 0, 0, max(lengths) - length)
+        codes.append(F.pad(known.codes, missing))
+        mask.append(F.pad(known.mask, missing, value=True))
+    estimator = stack_estimators([one for one, _ in items], lengths)
+    return estimator, Known(torch.cat(codes), torch.cat(mask))
 
 
 @dataclass(frozen=True)
@@ -132,19 +118,14 @@ def strided_grid(schedule_steps: int, visited: int) -> list[int]:
     return [*spread, -1]
 
 
-def initial_codes(known: Known, n_classes: int, generator: torch.Generator | None) -> Tensor:
-    """Known codes where given, uniform noise elsewhere; noise is drawn for the unknown frames only.
-
-    Frames known in all codebooks must come first, as a reference does.
-    """
-    n_given = int(known.mask.all(-1).all(0).sum())
-    batch, length, books = known.codes.shape
-    source = generator.device if generator is not None else torch.device("cpu")
-    shape = (batch, length - n_given, books)
-    noise = torch.randint(0, n_classes, shape, generator=generator, device=source)
-    x = torch.cat([known.codes[:, :n_given], noise.to(known.codes.device)], 1)
-    x[..., 0] = torch.where(known.mask[..., 0], known.codes[..., 0], x[..., 0])
-    return x
+def initial_codes(known: Known, n_classes: int, draws: Draws) -> Tensor:
+    """Known codes where given, uniform noise elsewhere; drawn for frames not known in full."""
+    fresh = ~known.mask.all(-1)
+    books = known.codes.shape[2]
+    shapes = [(count, books) for count in fresh.sum(1).tolist()]
+    noise = known.codes.clone()
+    noise[fresh] = draws.integers(n_classes, shapes)
+    return torch.where(known.mask, known.codes, noise)
 
 
 def denoise(
@@ -153,7 +134,7 @@ def denoise(
     schedule: Schedule,
     visited: int,
     q0_override_steps: int,
-    generator: torch.Generator | None = None,
+    generator: Source = None,
 ) -> Iterator[Tensor]:
     """Yield the codes (B, L, Q) after each of `visited` steps, the last ones clean.
 
@@ -161,7 +142,8 @@ def denoise(
 
     Args:
         q0_override_steps: above this step, known L0 codes are shown without noise.
-        generator: source of randomness on the CPU; None is torch's global one.
+        generator: source of randomness on the CPU, for all rows or one for each; None is torch's
+            global one.
     """
     if visited == len(schedule):
         return denoise_exact(
@@ -184,7 +166,7 @@ def denoise_exact(
     schedule: Schedule,
     *,
     q0_override_steps: int,
-    generator: torch.Generator | None = None,
+    generator: Source = None,
     resampling: Resampling | None = None,
     allow_padding: bool = False,
 ) -> Iterator[Tensor]:
@@ -196,15 +178,18 @@ def denoise_exact(
         allow_padding: let class 1024 out of the last step, as the published sampler does.
     """
     jumps = resampling or Resampling()
-    n_classes = estimator.model.dims.n_classes
-    x = initial_codes(known, n_classes, generator)
-    log_known = log_onehot(known.codes, n_classes)
-    shape, device = log_known.shape, x.device
+    n_classes, grid = estimator.model.dims.n_classes, known.unknown()
+    draws = Draws(generator, _lengths(estimator, known), known.codes.device)
+    x = initial_codes(known, n_classes, draws)
+    draws = draws.on_device()  # millions a step: the CPU would take longer than the network
+    places = known.mask.nonzero(as_tuple=True)
+    log_known = log_onehot(known.codes[places], n_classes)
     order = visiting_order(len(schedule), jumps.length, jumps.times)
+    estimator = estimator.ahead(range(len(schedule) - 1, -1, -1), grid)
     progress = 0.0
     for t, following in pairwise(order):
         if following > t:
-            x = _renoise(x, t, schedule, jumps, progress, n_classes, generator)
+            x = _renoise(x, t, schedule, jumps, progress, n_classes, draws)
             continue
         progress = (0.0 if progress > jumps.times else progress) + 1 / jumps.length
         log_x0 = estimator(x, t)
@@ -212,15 +197,14 @@ def denoise_exact(
             _check_finite(log_x0, estimator)
             if not allow_padding:
                 log_x0[..., PAD_CODE] = -torch.inf
-        log_p = posterior(log_x0, log_onehot(x, n_classes), t, schedule)
-        drawn = sample(log_p, uniforms(shape, generator, device))
+        log_p = posterior(log_x0, log_onehot(grid.take(x), n_classes), t, schedule)
+        drawn = sample(log_p, grid.take(draws.uniforms(x.shape[2], n_classes)))
         given = known.codes
         if t > 0:
             noised = q_pred(log_known, t, schedule)
-            given = sample(noised, uniforms(shape, generator, device))
-        x = torch.where(known.mask, given, drawn)
-        if t > q0_override_steps:
-            x = _show_coarse(x, known)
+            uniform = draws.uniforms(x.shape[2], n_classes)
+            given = given.index_put(places, sample(noised, uniform[places]))
+        x = _merged(x, known, grid, drawn, given, t > q0_override_steps)
         yield x
 
 
@@ -232,19 +216,21 @@ def denoise_strided(
     visited: int,
     *,
     q0_override_steps: int,
-    generator: torch.Generator | None = None,
+    generator: Source = None,
 ) -> Iterator[Tensor]:
     """The strided law over `visited` steps; yields (B, L, Q) after each. Never ends on padding."""
-    n_classes = estimator.model.dims.n_classes
-    x = initial_codes(known, n_classes, generator)
+    n_classes, grid = estimator.model.dims.n_classes, known.unknown()
+    draws = Draws(generator, _lengths(estimator, known), known.codes.device)
+    x = initial_codes(known, n_classes, draws)
     order = strided_grid(len(schedule), visited)
+    estimator = estimator.ahead(order[:-1], grid)
     for t, s in pairwise(order):
         log_r = estimator(x, t)
         if s < 0:
             _check_finite(log_r, estimator)
             log_r[..., PAD_CODE] = -torch.inf
-        uniform = uniforms((*x.shape, 3), generator, x.device)
-        drawn = strided_step(log_r, x, t, s, schedule, uniform)
+        uniform = draws.uniforms(x.shape[2], 3)
+        drawn = strided_step(log_r, grid.take(x), t, s, schedule, grid.take(uniform))
         if s < 0:
             drawn = drawn.clamp(max=PAD_CODE - 1)  # rounding may reach for the last class
         given = known.codes
@@ -252,10 +238,15 @@ def denoise_strided(
             noise = (uniform[..., 0] * n_classes).long().clamp(max=n_classes - 1)
             keep = uniform[..., 1] < schedule.log_cumprod_alpha[s].exp()
             given = torch.where(keep, known.codes, noise)
-        x = torch.where(known.mask, given, drawn)
-        if t > q0_override_steps:
-            x = _show_coarse(x, known)
+        x = _merged(x, known, grid, drawn, given, t > q0_override_steps)
         yield x
+
+
+def _lengths(estimator: Estimator, known: Known) -> list[int]:
+    rows, length = known.codes.shape[:2]
+    if estimator.visible is None or rows == 1:
+        return [length] * rows
+    return estimator.visible.sum(1).tolist()
 
 
 def _check_finite(estimate: Tensor, estimator: Estimator) -> None:
@@ -267,10 +258,14 @@ def _check_finite(estimate: Tensor, estimator: Estimator) -> None:
         )
 
 
-def _show_coarse(x: Tensor, known: Known) -> Tensor:
-    shown = x.clone()
-    shown[..., 0] = torch.where(known.mask[..., 0], known.codes[..., 0], x[..., 0])
-    return shown
+def _merged(
+    x: Tensor, known: Known, grid: Grid, drawn: Tensor, given: Tensor, show_coarse: bool
+) -> Tensor:
+    """The next codes: what was drawn for the grid, save what is given; L0 as it is if shown."""
+    merged = torch.where(known.mask, given, grid.put(x, drawn))
+    if show_coarse:
+        merged[..., 0] = torch.where(known.mask[..., 0], known.codes[..., 0], merged[..., 0])
+    return merged
 
 
 def _renoise(
@@ -280,7 +275,7 @@ def _renoise(
     jumps: Resampling,
     progress: float,
     n_classes: int,
-    generator: torch.Generator | None,
+    draws: Draws,
 ) -> Tensor:
     """One step of a jump back up, from t to t + 1."""
     dtype = torch.float32 if jumps.progressive else jumps.dtype
@@ -291,4 +286,4 @@ def _renoise(
         noised = q_pred_one_step_scaled(log_x, t, schedule, progress, jumps.length, axis)
     else:
         noised = q_pred_one_step(log_x, t, schedule)
-    return sample(noised, uniforms(tuple(log_x.shape), generator, x.device, dtype))
+    return sample(noised, draws.uniforms(*log_x.shape[2:], dtype=dtype))

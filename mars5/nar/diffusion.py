@@ -146,7 +146,8 @@ def strided_step(
 
 def _inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
     """(..., K) and (...) -> (...): the class in which the cumulative mass passes the uniform."""
-    mass = log_p.exp() if log_p.device.type == "mps" else log_p.double().exp()
-    cumulative = mass.cumsum(-1)
-    wanted = uniform[..., None].to(mass.dtype) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, wanted, right=True)[..., 0].clamp(max=mass.shape[-1] - 1)
+    cumulative = log_p.exp().cumsum(-1)
+    total = cumulative[..., -1:]
+    # Never the total itself, beyond which there is no class.
+    wanted = (uniform[..., None] * total).minimum(total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, wanted, right=True)[..., 0]

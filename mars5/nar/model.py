@@ -6,6 +6,10 @@ all codebooks at once and is not causal; both are told the diffusion step.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,10 +21,82 @@ from mars5.layers import (
     ChunkedEmbedding,
     Encoder,
     Gate,
+    LayerNorm,
     SinePositions,
     encode_speaker,
     timestep_embedding,
 )
+
+# Parts of parameter names that stay in float32 when the rest is loaded in half precision: guidance
+# and temperature multiply the rounding errors of the logits by about five.
+FLOAT32_PARTS = ("norm", "residual_decoder.", "timestep_")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that the decoder reads beside the codes; nothing in it depends on them.
+
+    Attributes:
+        time: (B, D) vectors of the diffusion step.
+        keys, values: (layers, B, H, M, head_dim) of the cross-attentions, M = 1 + N.
+        visible: (B, M) bool, false for padding.
+    """
+
+    time: Tensor
+    keys: Tensor
+    values: Tensor
+    visible: Tensor
+
+    def split(self, rows: int) -> list[Conditions]:
+        """Parts of so many rows each."""
+        return [
+            Conditions(*parts)
+            for parts in zip(
+                self.time.split(rows),
+                self.keys.split(rows, 1),
+                self.values.split(rows, 1),
+                self.visible.split(rows),
+                strict=True,
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The frames and the codebooks whose logits are wanted: every one of these at every of those.
+
+    Attributes:
+        rows, frames: (F,) int64; where in the batch, and which frame of that row.
+        levels: the codebooks, rising.
+    """
+
+    rows: Tensor
+    frames: Tensor
+    levels: Sequence[int]
+
+    @property
+    def _columns(self) -> slice | list[int]:
+        """A slice if it can be: a list would have to be sent to the device."""
+        first, last = self.levels[0], self.levels[-1]
+        whole = len(self.levels) == last - first + 1
+        return slice(first, last + 1) if whole else list(self.levels)
+
+    def take(self, values: Tensor) -> Tensor:
+        """(B, L, Q, ...) -> (F, levels, ...)."""
+        return values[self.rows, self.frames][:, self._columns]
+
+    def put(self, codes: Tensor, taken: Tensor) -> Tensor:
+        """A copy of codes (B, L, Q) with (F, levels) put back in place."""
+        frames = codes[self.rows, self.frames]
+        frames[:, self._columns] = taken
+        changed = codes.clone()
+        changed[self.rows, self.frames] = frames
+        return changed
+
+    def repeated(self, copies: int, batch: int) -> Grid:
+        """The same grid in each of `copies` batches, one after the other."""
+        rows = torch.cat([self.rows + batch * i for i in range(copies)])
+        return Grid(rows, self.frames.repeat(copies), self.levels)
 
 
 class DecoderLayer(nn.Module):
@@ -32,15 +108,20 @@ class DecoderLayer(nn.Module):
         self.multihead_attn = Attention(dim, n_heads)
         self.activation = Gate(dim, ff_dim)
         self.linear2 = nn.Linear(ff_dim, dim)
-        self.norm1 = nn.LayerNorm(dim, SPEAKER_NORM_EPS)
-        self.norm2 = nn.LayerNorm(dim, SPEAKER_NORM_EPS)
-        self.norm3 = nn.LayerNorm(dim, SPEAKER_NORM_EPS)
+        self.norm1 = LayerNorm(dim, SPEAKER_NORM_EPS)
+        self.norm2 = LayerNorm(dim, SPEAKER_NORM_EPS)
+        self.norm3 = LayerNorm(dim, SPEAKER_NORM_EPS)
 
     def forward(
-        self, x: Tensor, visible: Tensor | None, memory: Tensor, memory_visible: Tensor | None
+        self,
+        x: Tensor,
+        visible: Tensor | None,
+        keys: Tensor,
+        values: Tensor,
+        memory_visible: Tensor | None,
     ) -> Tensor:
         x = x + self.self_attn(self.norm1(x), visible)
-        x = x + self.multihead_attn(self.norm2(x), memory_visible, memory)
+        x = x + self.multihead_attn.attend(self.norm2(x), keys, values, memory_visible)
         return x + self.linear2(self.activation(self.norm3(x)))
 
 
@@ -52,13 +133,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(
             DecoderLayer(dims.dim, dims.n_heads, dims.ff_dim) for _ in range(dims.n_dec_layers)
         )
-        self.norm = nn.LayerNorm(dims.dim, SPEAKER_NORM_EPS)
+        self.norm = LayerNorm(dims.dim, SPEAKER_NORM_EPS)
 
-    def forward(
-        self, x: Tensor, visible: Tensor | None, memory: Tensor, memory_visible: Tensor | None
-    ) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, visible, memory, memory_visible)
+    def forward(self, x: Tensor, visible: Tensor | None, given: Conditions) -> Tensor:
+        for layer, keys, values in zip(self.layers, given.keys, given.values, strict=True):
+            x = layer(x, visible, keys, values, given.visible)
         return self.norm(x)
 
 
@@ -95,7 +174,7 @@ class ResidualTransformer(nn.Module):
         self.timestep_encoder_emb = _timestep_mlp(dims)
         self.timestep_decoder_emb = _timestep_mlp(dims)
         self.residual_decoder = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(dims.dim), nn.Linear(dims.dim, dims.n_classes))
+            nn.Sequential(LayerNorm(dims.dim), nn.Linear(dims.dim, dims.n_classes))
             for _ in range(N_CODEBOOKS)
         )
 
@@ -118,23 +197,39 @@ class ResidualTransformer(nn.Module):
 
     def encode(self, text: Tensor, text_lengths: Tensor, speaker: Tensor, t: Tensor) -> Tensor:
         """Memory (B, 1 + N, D) of text ids (B, N) and speaker vectors (B, D) at steps t (B,)."""
-        x = torch.cat([speaker[:, None], self.text_embed(text)], 1)
+        x = torch.cat([speaker[:, None].float(), self.text_embed(text).float()], 1)
         x = self.cond_pos_embedding(x) + self.timestep_encoder_emb(self._time(t))[:, None]
         return self.tfm.encoder(x, self._memory_visible(text, text_lengths))
 
+    def conditions(
+        self, text: Tensor, text_lengths: Tensor, speaker: Tensor, t: Tensor
+    ) -> Conditions:
+        """What `decode` reads beside the codes; arguments as in `forward`."""
+        memory = self.encode(text, text_lengths, speaker, t)
+        layers = cast("Iterable[DecoderLayer]", self.tfm.decoder.layers)
+        pairs = [layer.multihead_attn.keys_values(memory) for layer in layers]
+        return Conditions(
+            self.timestep_decoder_emb(self._time(t)),
+            torch.stack([keys for keys, _ in pairs]),
+            torch.stack([values for _, values in pairs]),
+            self._memory_visible(text, text_lengths),
+        )
+
     def decode(
         self,
-        memory: Tensor,
-        memory_visible: Tensor,
         x: Tensor,
-        x_visible: Tensor | None,
-        t: Tensor,
+        given: Conditions,
+        x_visible: Tensor | None = None,
+        grid: Grid | None = None,
     ) -> Tensor:
-        """Logits (B, L, Q, K) of noisy codes x (B, L, Q) given the encoder's memory."""
-        h = self.pos_embedding(self.residual_encoder(x))
-        h = h + self.timestep_decoder_emb(self._time(t))[:, None]
-        h = self.tfm.decoder(h, x_visible, memory, memory_visible)
-        return torch.stack([head(h) for head in self.residual_decoder], 2)
+        """Float32 logits of codes x (B, L, Q): (B, L, Q, K), or (F, levels, K) of the grid."""
+        h = self.pos_embedding(self.residual_encoder(x).float()) + given.time[:, None]
+        h = self.tfm.decoder(h, x_visible, given)
+        heads = cast("list[tuple[LayerNorm, nn.Linear]]", list(self.residual_decoder))
+        if grid is not None:
+            h, heads = h[grid.rows, grid.frames], [heads[q] for q in grid.levels]
+        logits = [linear(norm(h).to(linear.weight.dtype)) for norm, linear in heads]
+        return torch.stack(logits, -2).float()
 
     def forward(
         self,
@@ -153,12 +248,12 @@ class ResidualTransformer(nn.Module):
             x: (B, L, Q) noisy codes at steps t (B,).
             x_visible: (B, L) bool, false for padding; None if there is none.
         """
-        memory = self.encode(text, text_lengths, speaker, t)
-        return self.decode(memory, self._memory_visible(text, text_lengths), x, x_visible, t)
+        return self.decode(x, self.conditions(text, text_lengths, speaker, t), x_visible)
 
     def _memory_visible(self, text: Tensor, text_lengths: Tensor) -> Tensor:
         inside = torch.arange(text.shape[1], device=text.device) < text_lengths[:, None]
         return F.pad(inside, (1, 0), value=True)
 
     def _time(self, t: Tensor) -> Tensor:
-        return timestep_embedding(t, self.dims.t_emb_dim, self.text_embed.weight.dtype)
+        dtype = next(self.timestep_decoder_emb.parameters()).dtype
+        return timestep_embedding(t, self.dims.t_emb_dim, dtype)

@@ -10,6 +10,9 @@ from mars5.text.lexicon import compile_lexicon
 from mars5.text.normaliser import normalise as write_out
 from mars5.text.pieces import MAX_PIECE_CHARACTERS, MAX_PIECE_SECONDS, Piece, PieceStream
 
+MAX_TEXT = 50_000
+"""Most characters of a call that keeps its audio in memory: about an hour, 350 MB."""
+
 
 def prepare(
     text: str,
@@ -35,6 +38,22 @@ def prepare(
     if not pieces:
         raise TextError(f"text {text[:40]!r} has no word left: there is nothing to say")
     return pieces
+
+
+def prepare_limited(
+    text: str, lexicon: Mapping[str, str] | None = None, normalise: bool = True
+) -> list[Piece]:
+    """As `prepare`, for one call whose result is kept in memory.
+
+    Raises:
+        TextError: as in `prepare`, and text of more than 50 000 characters, about an hour.
+    """
+    if isinstance(text, str) and len(text) > MAX_TEXT:
+        raise TextError(
+            f"text has {len(text)} characters, at most {MAX_TEXT} are spoken in one call: use "
+            "narrate, speak_file or `mars5 say -f`, which take any number"
+        )
+    return prepare(text, lexicon, normalise)
 
 
 def prepare_stream(

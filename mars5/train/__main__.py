@@ -24,6 +24,7 @@ STEPS = {
     "pieces": "write the AR's and the NAR's weights as files of at most 15 MB",
     "join": "take such pieces up as the latest state",
     "export": "write the checkpoint folder",
+    "styles": "record the shipped style bank, which serves every checkpoint",
 }
 
 
@@ -55,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--device", default="cpu")
         if name == "export":
             step.add_argument("--to", type=Path, default=Path("mars5/nano"), help="checkpoint")
+        if name == "styles":
+            step.add_argument("--to", type=Path, default=Path("mars5/style_bank"), help="folder")
     return top
 
 
@@ -72,6 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_step(chosen: argparse.Namespace) -> None:
+    if chosen.step == "styles":
+        from mars5.train.styles import make_bank
+
+        make_bank(chosen.to)
+        return
     chosen.work.mkdir(parents=True, exist_ok=True)
     shop = Workshop(
         chosen.work, getattr(chosen, "device", "cpu"), chosen.seed, getattr(chosen, "size", "small")

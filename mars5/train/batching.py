@@ -17,7 +17,7 @@ REFERENCE_FRAMES = 110
 POOL = 16  # batches sorted by length together
 
 # How often each cast of speakers is heard in training, whatever its size.
-CAST_SHARES = {"plain": 0.6, "pseudo": 0.25, "kokoro": 0.15}
+CAST_SHARES = {"plain": 0.65, "pseudo": 0.28, "kokoro": 0.07}
 
 Row = TypeVar("Row")
 Item = TypeVar("Item", covariant=True)

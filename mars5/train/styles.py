@@ -48,14 +48,19 @@ DELIVERIES = {
         Speaker("flite", "slt", 1.0, 142, 8), 0.8,
     ),
     "soothing": Delivery(
-        "soft, gentle and soothing, slow and sleepy, for a bedtime story",
+        "soft and gentle, soothing and calm, a sleepy bedtime story",
         "Close your eyes now, the moon is high and the house is quiet.",
         Speaker("flite", "slt", 1.0, 158, 14), 0.78,
     ),
     "neutral": Delivery(
         "neutral, plain and even, a clear narrator",
         "The library opens at nine and closes at six on most days.",
-        Speaker("flite", "slt", 1.0, 172, 18), 1.0,
+        Speaker("flite", "slt"), 1.0,
+    ),
+    "matter-of-fact": Delivery(
+        "matter of fact, sober, an ordinary natural reading",
+        "The next meeting takes place on Thursday in the small room upstairs.",
+        Speaker("flite", "rms"), 1.0,
     ),
     "announcer": Delivery(
         "clear, professional and confident, a brisk news announcer",
@@ -90,6 +95,9 @@ DELIVERIES = {
 }  # fmt: skip
 
 
+PLAIN = {"slt": "neutral", "rms": "matter-of-fact"}  # by voice of the teacher
+
+
 def make_bank(target: Path) -> list[Path]:
     """Write the clips, in Opus, and their manifest; returns the files.
 
@@ -108,16 +116,15 @@ def make_bank(target: Path) -> list[Path]:
                 temporary, pcm, SAMPLE_RATE, format="OGG", subtype="OPUS",
                 compression_level=COMPRESSION,
             )  # fmt: skip
-        rows.append(
-            {
-                "name": name,
-                "file": path.name,
-                "caption": delivery.caption,
-                "text": delivery.text,
-                "licence": LICENCE,
-                "source": str(delivery.speaker),
-            }
-        )
+        row = {
+            "name": name,
+            "file": path.name,
+            "caption": delivery.caption,
+            "text": delivery.text,
+            "licence": LICENCE,
+            "source": f"{delivery.speaker}, pace {delivery.pace:g}",
+        }
+        rows.append(row | {"plain": PLAIN[delivery.speaker.voice]})
         paths.append(path)
     manifest = target / MANIFEST
     with replacing(manifest) as temporary:

@@ -1,0 +1,248 @@
+"""AR decoding over static memory: rows of keys and values, one id a row and step.
+
+The same numbers as `CodecLM` with a cache, which stays the readable form: projections are fused
+where their weights lie side by side, rotary tables are made once, nothing is allocated that lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mars5.ar.model import Block, CodecLM
+from mars5.ar.sampler import Sampler
+from mars5.ar.sampling import Vocabulary
+from mars5.config import InferenceConfig
+from mars5.layers import RMSNorm, rotary_table
+
+Projection = Callable[[Tensor], Tensor]
+
+
+def lay_side_by_side(model: CodecLM) -> None:
+    """Move the weights that read the same input next to each other, so that they can be fused.
+
+    The parameters keep names, shapes and values; one layer's weights at a time are copied.
+    """
+    for block in model.ar.layers:
+        for group in _groups(block):
+            linears = [linear for linear in group if isinstance(linear, nn.Linear)]
+            weights = [linear.weight.detach() for linear in linears]
+            parts = torch.cat(weights).split([len(weight) for weight in weights])
+            for linear, part in zip(linears, parts, strict=True):
+                linear.weight = nn.Parameter(part, linear.weight.requires_grad)
+
+
+def _groups(block: nn.Module) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+    if not isinstance(block, Block):  # for the type checker: a ModuleList forgets
+        raise TypeError("not a block")
+    attention, feed_forward = block.attention, block.feed_forward
+    return (attention.wq, attention.wk, attention.wv), (feed_forward.w1, feed_forward.w3)
+
+
+def fused(linears: Sequence[nn.Module]) -> Projection:
+    """One projection with the outputs of several, one after the other in the last axis."""
+    weights = [linear.weight for linear in linears if isinstance(linear, nn.Linear)]
+    if len(weights) == len(linears) and _are_neighbours(weights):
+        rows, width = sum(len(weight) for weight in weights), weights[0].shape[1]
+        joined = weights[0].detach().as_strided((rows, width), (width, 1))
+        return lambda x: F.linear(x, joined)
+    return lambda x: torch.cat([linear(x) for linear in linears], -1)
+
+
+def _are_neighbours(weights: Sequence[Tensor]) -> bool:
+    """Whether each begins in memory where the one before ends, all within one storage."""
+    storage, expected = weights[0].untyped_storage().data_ptr(), weights[0].storage_offset()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == storage
+        if not (same and weight.is_contiguous() and weight.storage_offset() == expected):
+            return False
+        expected += weight.numel()
+    return True
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One block, as the loop below calls it."""
+
+    norm: RMSNorm
+    qkv: Projection
+    out: Projection
+    ff_norm: RMSNorm
+    gate_and_up: Projection
+    down: Projection
+
+    @classmethod
+    def of(cls, block: nn.Module) -> _Layer:
+        qkv, gate_and_up = (fused(group) for group in _groups(block))
+        if not isinstance(block, Block):
+            raise TypeError("not a block")
+        return cls(
+            block.attention_norm,
+            qkv,
+            block.attention.wo,
+            block.ffn_norm,
+            gate_and_up,
+            block.feed_forward.w2,
+        )
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_and_up(normed(self.ff_norm, x)).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+def normed(norm: RMSNorm, x: Tensor) -> Tensor:
+    """`norm(x)`; in one kernel on CUDA, where every launch counts (on a CPU torch takes ten)."""
+    if x.is_cuda:
+        return F.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
+    return norm(x)
+
+
+class Rows:
+    """Keys and values of `rows` sequences, and the decoder that extends them.
+
+    Position p of a row lives in slot p mod `slots`; with as many slots as the sliding window a
+    query sees that many positions including itself (spec 2, section 3).
+
+    Args:
+        slots: positions for which there is room; no more are kept than the sliding window.
+        limit: positions a row may reach, for the tables.
+
+    Attributes:
+        lengths: (rows,) int64 on the device: positions of each row so far.
+    """
+
+    def __init__(self, model: CodecLM, rows: int, limit: int) -> None:
+        dims, weight = model.dims, model.embed.weight
+        self.model, self.device = model, weight.device
+        self.slots = min(limit, dims.sliding_window)
+        self.heads = (dims.n_heads, dims.head_dim)
+        shape = (dims.n_layers, 2, rows, dims.n_heads, self.slots, dims.head_dim)
+        self.memory = torch.zeros(shape, device=self.device, dtype=weight.dtype)
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=self.device)
+        self.layers = [_Layer.of(block) for block in model.ar.layers]
+        positions = torch.arange(limit, device=self.device)
+        cos, sin = rotary_table(positions, dims.head_dim)
+        self.cos = cos.repeat_interleave(2, -1)
+        self.sin = torch.stack([-sin, sin], -1).flatten(1)
+        self.rows = torch.arange(rows, device=self.device)
+        self.slot_numbers = positions[: self.slots]
+
+    def prefill(self, row: int, ids: Tensor, speaker: Tensor) -> None:
+        """Start row `row` anew with [speaker (1, D), ids (1, S)]; S may be 0."""
+        x = torch.cat([speaker[:, None].to(self.memory.dtype), self.model.embed(ids)], 1)
+        n = x.shape[1]
+        kept = min(n, self.slots)
+        slots = torch.arange(n - kept, n, device=self.device) % self.slots
+        rotary = self.cos[:n, None, None], self.sin[:n, None, None]
+        wide = n > self.model.dims.sliding_window + 1
+        mask = self.model.causal_mask(torch.arange(n, device=self.device)) if wide else None
+        for layer, memory in zip(self.layers, self.memory, strict=True):
+            q, k, v = self._qkv(layer, x, rotary)
+            memory[0, row].index_copy_(1, slots, k[0, :, -kept:])
+            memory[1, row].index_copy_(1, slots, v[0, :, -kept:])
+            mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
+            x = layer.feed_forward(x + layer.out(mixed.transpose(1, 2).flatten(2)))
+        self.lengths[row] = n
+
+    def step(self, ids: Tensor, used: int) -> Tensor:
+        """Float32 logits (rows, V) after one more id (rows,) in every row.
+
+        `lengths` stays: the caller counts. In a row that is not in use anything comes out.
+
+        Args:
+            used: slots to look at, at least those that hold a position of some row.
+        """
+        x = self.model.embed(ids)[:, None]
+        lengths = self.lengths
+        rotary = (
+            self.cos[lengths][:, None, None, None],
+            self.sin[lengths][:, None, None, None],
+        )
+        slots = lengths % self.slots
+        mask = None
+        if len(self.rows) > 1 or self.device.type == "cuda":  # where `used` may be too many
+            mask = (self.slot_numbers[:used] <= lengths[:, None])[:, None, None]
+        for layer, memory in zip(self.layers, self.memory, strict=True):
+            q, k, v = self._qkv(layer, x, rotary)
+            memory[0, self.rows, :, slots] = k[:, :, 0]
+            memory[1, self.rows, :, slots] = v[:, :, 0]
+            keys, values = memory[:, :, :, :used]
+            mixed = F.scaled_dot_product_attention(q, keys, values, mask)
+            x = layer.feed_forward(x + layer.out(mixed.transpose(1, 2).flatten(2)))
+        return self.model.ar.output(normed(self.model.ar.norm, x[:, 0])).float()
+
+    def _qkv(
+        self, layer: _Layer, x: Tensor, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, D) -> three (B, H, S, head_dim), queries and keys rotated in float32."""
+        qkv = layer.qkv(normed(layer.norm, x)).unflatten(-1, (3, *self.heads))
+        pairs = qkv[:, :, :2].float()
+        swapped = pairs.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        turned = (pairs * rotary[0] + swapped * rotary[1]).to(x.dtype)
+        q, k = turned.transpose(1, 3).unbind(2)
+        return q, k, qkv[:, :, 2].transpose(1, 2)
+
+
+class EagerSteps:
+    """Decodes in `n_rows` rows at once: each step feeds every row's last id and draws the next.
+
+    Attributes:
+        ahead: ids worth drawing between two looks at them.
+        tokens: (rows,) int64, the ids last drawn, on the device of the sampling.
+    """
+
+    ahead = 1
+
+    def __init__(
+        self, model: CodecLM, vocabulary: Vocabulary, cfg: InferenceConfig, n_rows: int
+    ) -> None:
+        self.n_rows, limit = n_rows, cfg.max_len + 1  # the speaker vector takes a place
+        self.rows = Rows(model, n_rows, limit)
+        # MPS lacks some of the filters' operators.
+        place = self.rows.device if self.rows.device.type == "cuda" else torch.device("cpu")
+        self.sampler = Sampler(vocabulary, model.dims.n_vocab, cfg, n_rows, limit, place)
+        self.tokens = torch.zeros(n_rows, dtype=torch.long, device=place)
+        self.in_use = torch.zeros(n_rows, dtype=torch.long, device=place)
+        self.finite = torch.ones(n_rows, dtype=torch.bool, device=place)
+        self._lengths = [0] * n_rows
+
+    def admit(self, row: int, prompt: Sequence[int], speaker: Tensor, estimate: int | None) -> None:
+        """Begin a sequence in a row: the prompt (S >= 1 ids) after its speaker vector (1, D)."""
+        ids = torch.tensor([prompt], device=self.rows.device)
+        self.rows.prefill(row, ids[:, :-1], speaker.to(self.rows.device))
+        self.sampler.reset(row, estimate)
+        self.tokens[row] = prompt[-1]
+        self.in_use[row], self.finite[row] = 1, True
+        self._lengths[row] = len(prompt)
+
+    def release(self, row: int) -> None:
+        """The row's sequence is over; its further ids mean nothing."""
+        self.in_use[row], self.rows.lengths[row], self._lengths[row] = 0, 0, 0
+
+    def run(self, noise: Tensor) -> tuple[list[list[int]], list[bool]]:
+        """As many steps as there is noise for, (n, rows, V); one wait for the device at the end.
+
+        Returns:
+            ids of each step and row, and whether all logits of each row were finite.
+        """
+        drawn = []
+        noise = noise.pin_memory() if self.tokens.is_cuda else noise  # so that copying is no wait
+        for one in noise.to(self.tokens.device, non_blocking=True):
+            self._advance(one)
+            drawn.append(self.tokens.clone())
+            self._lengths = [length and length + 1 for length in self._lengths]
+        return torch.stack(drawn).tolist(), self.finite.tolist()
+
+    def _advance(self, noise: Tensor) -> None:
+        used = min(max(self._lengths) + 1, self.rows.slots)
+        self._feed_and_draw(noise, used)
+
+    def _feed_and_draw(self, noise: Tensor, used: int) -> None:
+        logits = self.rows.step(self.tokens.to(self.rows.device), used).to(self.tokens.device)
+        self.rows.lengths += self.in_use.to(self.rows.device)
+        self.finite &= logits.isfinite().all(-1)
+        self.tokens.copy_(self.sampler.draw(logits, noise))

@@ -1,0 +1,222 @@
+"""Many texts at once: rows of the AR refilled as speech ends, the NAR over speech of like length.
+
+Each text draws from its own generator, in the order in which it draws alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mars5.ar.decode import Request, generate_many
+from mars5.audio import AudioInput
+from mars5.config import InferenceConfig
+from mars5.device import memory_errors
+from mars5.errors import ConfigError, Mars5Error
+from mars5.nar.decode import stack
+from mars5.tts import BatchItem, Coarse, Mars5TTS, Task
+from mars5.voice import Voice
+
+LEAST_FILLED = 0.75  # speech shorter than this share of the longest waits for another NAR batch
+MAX_BATCH = 1024
+SEEDS = 2**63
+
+
+@dataclass(frozen=True)
+class Input:
+    """What was given for one text."""
+
+    text: str
+    ref_audio: AudioInput | Voice | None
+    ref_transcript: str | None
+    seed: int
+
+
+def check_batch(
+    texts: Sequence[str],
+    ref_audio: AudioInput | Voice | list[AudioInput | Voice] | None,
+    ref_transcript: str | list[str | None] | None,
+    seeds: int | Sequence[int] | None,
+    batch_size: int,
+) -> list[Input]:
+    """The arguments of a batch, one for each text.
+
+    Raises:
+        ConfigError: lists of different lengths, or values that cannot be meant.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise ConfigError(f"texts must be a list of strings, got {type(texts).__name__}")
+    if (
+        isinstance(batch_size, bool)
+        or not isinstance(batch_size, int)
+        or (not 1 <= batch_size <= MAX_BATCH)
+    ):
+        raise ConfigError(
+            f"batch_size must be a whole number from 1 to {MAX_BATCH}, got {batch_size!r}"
+        )
+    refs = _one_each("ref_audio", ref_audio, len(texts))
+    transcripts = _one_each("ref_transcript", ref_transcript, len(texts))
+    return [
+        Input(*given)
+        for given in zip(texts, refs, transcripts, _seeds(seeds, len(texts)), strict=True)
+    ]
+
+
+def _one_each(name: str, given: Any, n: int) -> list[Any]:
+    if not isinstance(given, list):
+        return [given] * n
+    if len(given) != n:
+        raise ConfigError(f"{name} is a list of {len(given)}, but there are {n} texts")
+    return given
+
+
+def _seeds(seeds: int | Sequence[int] | None, n: int) -> list[int]:
+    if seeds is None:
+        return [int(torch.randint(SEEDS - 1, ())) for _ in range(n)]
+    found = [seeds + i for i in range(n)] if isinstance(seeds, int) else list(seeds)
+    if len(found) != n:
+        raise ConfigError(f"there are {len(found)} seeds, but {n} texts")
+    for seed in found:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+            raise ConfigError(f"seeds must be whole numbers from 0 to 2**63 - 1, got {seed!r}")
+    return found
+
+
+def speak_each(
+    system: Mars5TTS, inputs: list[Input], cfg: InferenceConfig | None, batch_size: int
+) -> Iterator[BatchItem]:
+    """Yield the items of a batch as they are ready; an item that fails leaves the others alone."""
+    tasks: dict[int, Task] = {}
+    prepare = _Preparation(system, cfg)
+    for index, given in enumerate(inputs):
+        try:
+            tasks[index] = prepare(given)
+        except Mars5Error as error:
+            yield BatchItem(index, None, error)
+    waiting: list[_Waiting] = []
+    for found in _coarse(system, tasks, batch_size):
+        if isinstance(found, BatchItem):
+            yield found
+            continue
+        waiting.append(found)
+        if len(waiting) >= batch_size:
+            yield from _refined(system, _taken(waiting, batch_size))
+    while waiting:
+        yield from _refined(system, _taken(waiting, batch_size))
+
+
+class _Preparation:
+    """Makes tasks; a reference that serves several texts is encoded once."""
+
+    def __init__(self, system: Mars5TTS, cfg: InferenceConfig | None) -> None:
+        self.system, self.cfg = system, cfg
+        self.voices: dict[tuple[int, str | None], Voice] = {}
+
+    def __call__(self, given: Input) -> Task:
+        key = id(given.ref_audio), given.ref_transcript
+        task = self.system._task(
+            given.text,
+            self.voices.get(key, given.ref_audio),
+            None if key in self.voices else given.ref_transcript,
+            self.cfg,
+            torch.Generator().manual_seed(given.seed),
+        )
+        self.voices[key] = task.voice
+        return task
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A text whose coarse codes are there."""
+
+    index: int
+    task: Task
+    coarse: Coarse
+
+
+def _coarse(
+    system: Mars5TTS, tasks: dict[int, Task], batch_size: int
+) -> Iterator[_Waiting | BatchItem]:
+    """Coarse codes as they are complete; the longest texts first, to leave no row alone at last."""
+    order = sorted(tasks, key=lambda index: -len(tasks[index].text))
+    if not order:
+        return
+    requests = (
+        Request(task.prompt.ids, task.voice.ar_speaker[None], task.estimate, task.generator)
+        for task in (tasks[index] for index in order)
+    )
+    ids: dict[int, list[int]] = {index: [] for index in order}
+    drawn_ids = generate_many(
+        system.ar,
+        requests,
+        system.vocabulary,
+        tasks[order[0]].cfg,  # all are the same but for deep_clone, which the AR does not read
+        min(batch_size, len(order)),
+        system._spare_steps,
+    )
+    for drawn in drawn_ids:
+        index = order[drawn.index]
+        ids[index] += drawn.ids
+        if drawn.error is not None:
+            yield BatchItem(index, None, drawn.error)
+        elif drawn.done:
+            yield _Waiting(index, tasks[index], system._coarse(tasks[index], ids.pop(index)))
+
+
+def _taken(waiting: list[_Waiting], batch_size: int) -> list[_Waiting]:
+    """Take the longest out of the list, and those that are not much shorter."""
+    waiting.sort(key=_length)
+    least = LEAST_FILLED * _length(waiting[-1])
+    first = next(i for i, item in enumerate(waiting) if _length(item) >= least)
+    taken = waiting[max(first, len(waiting) - batch_size) :]
+    del waiting[-len(taken) :]
+    return taken
+
+
+def _length(item: _Waiting) -> int:
+    return len(item.coarse.codes)
+
+
+def _refined(system: Mars5TTS, items: list[_Waiting]) -> Iterator[BatchItem]:
+    """Speech of all items by one run of the NAR; after a failure, by one for each half."""
+    asked, able = [], []
+    for item in items:
+        try:
+            asked.append(system._refinement(item.task, item.coarse))
+            able.append(item)
+        except Mars5Error as error:
+            yield BatchItem(item.index, None, error)
+    if not able:
+        return
+    generators = [_generator(item) for item in able]
+    before = [generator.get_state() for generator in generators]
+    try:
+        with memory_errors():
+            estimator, known = stack(asked)
+            *_, codes = system._denoise(estimator, known, able[0].task.cfg, generators)
+    except Mars5Error as error:
+        if len(able) == 1:
+            yield BatchItem(able[0].index, None, error)
+            return
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+        middle = len(able) // 2
+        for half in (able[:middle], able[middle:]):
+            yield from _refined(system, half)
+        return
+    for item, row, (_, alone) in zip(able, codes, asked, strict=True):
+        try:
+            speech = system._speech(item.task, item.coarse, row[: alone.codes.shape[1]])
+        except Mars5Error as error:
+            yield BatchItem(item.index, None, error)
+        else:
+            yield BatchItem(item.index, speech)
+
+
+def _generator(item: _Waiting) -> torch.Generator:
+    if item.task.generator is None:  # for the type checker: every task here was made with one
+        raise TypeError("no generator")
+    return item.task.generator

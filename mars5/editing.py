@@ -1,0 +1,248 @@
+"""Words replaced inside a recording: the AR writes them, the NAR fills the gap, the rest stays.
+
+    transcripts -> changed words -> frames of the gap -> AR: coarse codes -> NAR: all codebooks
+
+Outside the gaps the codes are those of the recording.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mars5.ar.decode import generate_ids
+from mars5.audio import AudioInput, load_reference, trim_interval
+from mars5.config import N_CODEBOOKS, SAMPLE_RATE, InferenceConfig
+from mars5.errors import GenerationError, VoiceError
+from mars5.eval.alignment import align
+from mars5.eval.clips import to_judges
+from mars5.eval.ears import Recogniser
+from mars5.nar.decode import Known
+from mars5.prompt import speech_codes
+from mars5.seeds import Seeds
+from mars5.text import check_speakable
+from mars5.transcripts import Change, Times, changes, check_end, check_times, gap, heard_times
+from mars5.verify import Hearing, Verify, recogniser, verified
+from mars5.voice import Voice
+
+if TYPE_CHECKING:
+    from mars5.tts import Mars5TTS, Task
+
+ASR = "base"  # finds words better than "tiny.en"
+_MAX_PACE = 3.0  # new words may take so many times as long as at the pace of the recording,
+_EXTRA_SECONDS = 1.0  # and so much more
+
+
+@dataclass(frozen=True)
+class EditedSpan:
+    """One change.
+
+    Attributes:
+        old, new: the words before and after; "" for an insertion or a deletion.
+        removed: (start, stop) frames of the recording's codes that went.
+        frames: (start, stop) frames of the edited codes that came.
+    """
+
+    old: str
+    new: str
+    removed: tuple[int, int]
+    frames: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """A recording in which words were changed.
+
+    Attributes:
+        audio: (T,) float32 at 24 kHz on the CPU: the sound of all codes, nothing trimmed.
+        codes: (n, Q) int64; outside of the `frames` of the spans those of the recording.
+        spans: what changed, in order.
+        finish_reason: "length" if the AR reached its limit before it ended the speech of some new
+            words, else "stop".
+        frame_rate: frames of codes per second.
+        heard: what a recogniser understood, if that was asked for (`verify`).
+    """
+
+    audio: Tensor
+    codes: Tensor
+    spans: tuple[EditedSpan, ...]
+    finish_reason: str
+    frame_rate: float
+    sample_rate: int = SAMPLE_RATE
+    heard: tuple[Hearing, ...] = ()
+
+
+def edit(
+    system: Mars5TTS,
+    recording: AudioInput | Voice,
+    transcript: str,
+    new_transcript: str,
+    cfg: InferenceConfig | None,
+    times: Times | None,
+    check: Verify | None,
+    seed: int | None,
+    generator: torch.Generator | None,
+) -> Edited:
+    """What `Mars5TTS.edit` gives; `generator` is that of the seed, if there is one."""
+    check_speakable(transcript, "transcript")
+    check_speakable(new_transcript, "new_transcript")
+    changed = changes(transcript, new_transcript)
+    if times is None:
+        recogniser(ASR)  # what is missing is told before the work
+    else:
+        check_times(times, transcript)
+    cfg = replace(cfg or system.default_config, deep_clone=False, ref_audio_pad=0)
+    voice, wave = _loaded(system, recording, cfg)
+    task = system._task(new_transcript, voice, None, cfg, generator)
+    ears = None
+    if times is None:
+        ears = recogniser(ASR)
+        times = heard_times(ears, wave, transcript)
+    check_end(times, len(voice.codes) / system.codec.frame_rate)
+    job = _Job(system, task, transcript.split(), new_transcript.split(), times, ears)
+    if check is None:
+        return job.run(changed)
+
+    def speak(seed: int) -> Edited:
+        source = torch.Generator().manual_seed(seed)
+        return replace(job, task=replace(task, generator=source)).run(changed)
+
+    return verified(speak, new_transcript, check, Seeds(seed, generator).number(0))
+
+
+def _loaded(
+    system: Mars5TTS, recording: AudioInput | Voice, cfg: InferenceConfig
+) -> tuple[Voice, Tensor]:
+    """The recording as codes, with speaker vectors, and as a wave (T,) at 24 kHz."""
+    if not isinstance(recording, Voice):
+        wave = load_reference(recording)
+        return system.voice(wave, cfg=cfg), wave
+    if recording.is_blend:
+        raise VoiceError("the voice is a blend, which has no recording that could be edited")
+    voice = system._voice_for(recording, None, cfg)
+    return voice, system.vocode(voice.codes)[0]
+
+
+@dataclass
+class _Job:
+    """One edit.
+
+    Attributes:
+        task: the whole new transcript as a shallow clone of the recording.
+        old, new: words of the transcripts.
+        times: of the old ones.
+        ears: finds the end of new words, if there.
+    """
+
+    system: Mars5TTS
+    task: Task
+    old: list[str]
+    new: list[str]
+    times: Times
+    ears: Recogniser | None
+    finish_reason: str = field(default="stop", init=False)
+
+    def run(self, changed: list[Change]) -> Edited:
+        recording, rate = self.task.voice.codes, self.system.codec.frame_rate
+        codes, mask = recording[:0], recording[:0] > 0
+        spans, done = [], 0
+        for change in changed:
+            start, stop = (min(round(at * rate), len(recording)) for at in gap(change, self.times))
+            codes, mask = _extended(codes, mask, recording[done:start])
+            first, done = len(codes), stop
+            if change.j1 < change.j2:
+                fresh = self._fresh(change, codes[:, 0])[:, None].expand(-1, N_CODEBOOKS)
+                codes, mask = _extended(codes, mask, fresh)
+                mask[first:, 1:] = False
+            old, new = self.old[change.i1 : change.i2], self.new[change.j1 : change.j2]
+            frames = (first, len(codes))
+            spans.append(EditedSpan(" ".join(old), " ".join(new), (start, stop), frames))
+        codes, mask = _extended(codes, mask, recording[done:])
+        if not mask.all():
+            codes = self._filled(codes, mask)
+        audio = self.system.vocode(codes)[0].clone()
+        return Edited(audio, codes, tuple(spans), self.finish_reason, rate)
+
+    def _fresh(self, change: Change, before: Tensor) -> Tensor:
+        """Coarse codes (n,) of the new words, spoken on from the coarse codes before them.
+
+        With ears the sentence is spoken to its end, as the AR has learnt, and cut behind the new
+        words; without, it is made to end there.
+        """
+        stop = change.j2 if self.ears is None else len(self.new)
+        text = " ".join(self.new[change.j1 : stop])
+        fresh = self._written(" ".join(self.new[: change.j1]), before, text)
+        if len(fresh) and self.ears is not None:
+            wave = to_judges(self._sound(before, fresh).numpy(), SAMPLE_RATE)
+            last = align(self.ears, wave, text)[change.j2 - change.j1 - 1]
+            fresh = fresh[: max(1, round(last.end * self.system.codec.frame_rate))]
+        if not len(fresh):
+            new = " ".join(self.new[change.j1 : change.j2])
+            raise GenerationError(
+                f"the model gave no speech for the new words {new!r}: try another seed"
+            )
+        return self._without_silence(before, fresh)
+
+    def _written(self, said: str, before: Tensor, text: str) -> Tensor:
+        """Coarse codes (n,) of `text`, by the AR, after those `before`, which say `said`."""
+        system, voice = self.system, self.task.voice
+        goes_on = bool(said) and len(before) > 0
+        if goes_on:
+            codes = before[:, None].expand(-1, N_CODEBOOKS)
+            voice = replace(voice, codes=codes, transcript=said)
+        cfg = replace(self.task.cfg, deep_clone=goes_on)
+        task = system._task(text, voice, None, cfg, self.task.generator)
+        most = min(cfg.max_len, len(task.prompt.ids) + self._most_frames(text))
+        task = replace(task, cfg=replace(cfg, generate_max_len_override=most))
+        ids = generate_ids(
+            system.ar,
+            torch.tensor([task.prompt.ids]),
+            voice.ar_speaker[None],
+            system.vocabulary,
+            task.cfg,
+            task.estimate,
+            task.generator,
+        )
+        coarse = system._coarse(task, list(ids))
+        if coarse.finish_reason != "stop":
+            self.finish_reason = coarse.finish_reason
+        text_ids, drop_first = system.vocabulary.n_text, system.config.prompt.drop_first
+        given = speech_codes(task.prompt, [], text_ids, system.speech_tokenizer, drop_first)
+        return torch.tensor(coarse.codes[len(given) :], dtype=torch.int64)
+
+    def _most_frames(self, text: str) -> int:
+        """More than the words can take, at the pace of the recording: the end of a babble."""
+        seconds_per_letter = (self.times[-1][1] - self.times[0][0]) / len(" ".join(self.old))
+        seconds = _EXTRA_SECONDS + _MAX_PACE * seconds_per_letter * len(text)
+        return math.ceil(seconds * self.system.codec.frame_rate)
+
+    def _without_silence(self, before: Tensor, fresh: Tensor) -> Tensor:
+        """Fresh codes without the silence at their ends: a last word is followed by some."""
+        wave = self._sound(before, fresh)
+        samples = len(wave) // len(fresh)
+        start, end = trim_interval(wave, self.task.cfg.trim_db)
+        spoken = fresh[start // samples : -(-end // samples)]
+        return spoken if len(spoken) else fresh
+
+    def _sound(self, before: Tensor, fresh: Tensor) -> Tensor:
+        """(T,) of the fresh coarse codes, as they sound after those before."""
+        wave = self.system.vocode(torch.cat([before, fresh]))[0]
+        return wave[len(wave) // (len(before) + len(fresh)) * len(before) :]
+
+    def _filled(self, codes: Tensor, mask: Tensor) -> Tensor:
+        """All codes (n, Q), by the NAR, which sees those on both sides of what is not known."""
+        device = self.system.device
+        known = Known(codes[None].to(device), mask[None].to(device))
+        estimator = self.system._estimator(self.task)
+        *_, filled = self.system._denoise(estimator, known, self.task.cfg, self.task.generator)
+        return filled[0].cpu().clone()
+
+
+def _extended(codes: Tensor, mask: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (n, Q) and what of them is known, with `more` behind them, which is."""
+    known = torch.ones_like(more, dtype=torch.bool)
+    return torch.cat([codes, more]), torch.cat([mask, known])

@@ -1,0 +1,228 @@
+"""A chapter spoken into a file, with a journal beside it: a run that was killed goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mars5 import __version__
+from mars5.audio import file_format, to_pcm16
+from mars5.audio_writer import audio_file, told
+from mars5.config import InferenceConfig
+from mars5.errors import ConfigError, TextError
+from mars5.files import replacing
+from mars5.longform.narration import narrate
+from mars5.seeds import Seeds
+from mars5.text import Piece
+from mars5.tts import Mars5TTS, worst_reason
+from mars5.voice import Voice
+
+MAX_BYTES = 64 * 2**20  # of a text file: several libraries' worth of chapters
+_FACTS = {"samples", "level", "finish_reason"}
+SEEDS = 2**32  # drawn from so many: short enough to be typed again
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What `speak_file` made.
+
+    Attributes:
+        path: the audio file.
+        seconds: its length.
+        pieces: how many the text has.
+        reused: how many of them an earlier run had made.
+        seed: that makes the same file again.
+        finish_reason: "length" if any piece was cut off at its limit, else "stop".
+    """
+
+    path: Path
+    seconds: float
+    pieces: int
+    reused: int
+    seed: int
+    finish_reason: str
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A file of UTF-8 text, at most 64 MiB.
+
+    Raises:
+        TextError: it cannot be read, is too large, or no such text.
+    """
+    try:
+        file = Path(path)
+        if file.stat().st_size > MAX_BYTES:
+            raise TextError(f"{os.fspath(path)!r} has more than {MAX_BYTES >> 20} MiB: split it")
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        if isinstance(error, TextError):
+            raise
+        raise TextError(f"cannot read {os.fspath(path)!r} as UTF-8 text: {error}") from error
+
+
+class Journal:
+    """The finished pieces of one chapter, in a folder of their own beside the audio file.
+
+    `journal.json` holds what the pieces depend on; if that changes, they are made anew. Each
+    piece is a file of 16-bit samples and one of facts, which is written last.
+
+    Args:
+        folder: made if it is not there.
+        facts: what the pieces depend on, all but the seed.
+        seed: None takes that of the pieces that are there, or a new one.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any], seed: int | None) -> None:
+        self._folder = folder
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        found = self._read("journal")
+        same = found.get("digest") == digest and isinstance(found.get("seed"), int)
+        if same and seed in (None, found["seed"]):
+            self.seed: int = found["seed"]
+            return
+        self.seed = secrets.randbelow(SEEDS) if seed is None else seed
+        with told(folder):
+            if folder.exists():
+                _clear(folder, bool(found))
+            folder.mkdir()
+        self._write("journal", {"digest": digest, "seed": self.seed})
+
+    def finished(self) -> list[dict[str, Any]]:
+        """Facts of the finished pieces, from the first on."""
+        facts: list[dict[str, Any]] = []
+        while (found := self._read(f"{len(facts):06d}")).keys() >= _FACTS:
+            facts.append(found)
+        return facts
+
+    def add(self, index: int, audio: Tensor, facts: dict[str, Any]) -> None:
+        """Keep a piece: whole, or not at all."""
+        path = self._folder / f"{index:06d}.npy"
+        with told(path), replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, to_pcm16(audio))
+        self._write(f"{index:06d}", facts)
+
+    def audio(self, index: int) -> Tensor:
+        """(T,) float32 of a finished piece."""
+        path = self._folder / f"{index:06d}.npy"
+        with told(path):
+            return torch.from_numpy(np.load(path).astype(np.float32) / 2**15)
+
+    def remove(self) -> None:
+        """Delete the folder: the chapter is complete."""
+        with told(self._folder):
+            shutil.rmtree(self._folder)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """Facts that were written; {} if there are none that can be read."""
+        try:
+            found = json.loads((self._folder / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, name: str, facts: dict[str, Any]) -> None:
+        path = self._folder / f"{name}.json"
+        with told(path), replacing(path) as temporary:
+            temporary.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def speak_chapter(
+    system: Mars5TTS,
+    pieces: list[Piece],
+    output: str | os.PathLike[str],
+    voice: Voice,
+    cfg: InferenceConfig,
+    seed: int | None,
+    progress: bool,
+) -> Chapter:
+    """See `Mars5TTS.speak_file`."""
+    path = Path(os.fsdecode(output))
+    file_format(path.suffix.lower())  # what can be refused is refused before the long work
+    for piece in pieces:
+        system._task(piece.text, voice, None, cfg, None)
+    with told(path):
+        folder = path.with_name(f"{path.name}.part")
+    journal = Journal(folder, _facts(system, pieces, voice, cfg), seed)
+    facts = journal.finished()
+    reused = len(facts)
+    with _bar(len(pieces), reused, progress) as bar:
+        for made in _made(system, pieces, voice, cfg, journal, facts):
+            facts.append(made)
+            bar.update()
+    with audio_file(path) as write:
+        for index in range(len(pieces)):
+            write(journal.audio(index))
+    journal.remove()
+    samples = sum(made["samples"] for made in facts)
+    reason = worst_reason(made["finish_reason"] for made in facts)
+    return Chapter(path, samples / system.sr, len(pieces), reused, journal.seed, reason)
+
+
+def _made(
+    system: Mars5TTS,
+    pieces: list[Piece],
+    voice: Voice,
+    cfg: InferenceConfig,
+    journal: Journal,
+    done: list[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Make what is missing."""
+    first = len(done)
+    target = done[0]["level"] if done else None
+    seeds = Seeds(journal.seed)
+    for passage in narrate(system, pieces[first:], voice, cfg, seeds, first=first, target=target):
+        made = {
+            "samples": len(passage.audio),
+            "level": passage.level,
+            "finish_reason": passage.speech.finish_reason,
+        }
+        journal.add(passage.index, passage.audio, made)
+        yield made
+
+
+def _facts(
+    system: Mars5TTS, pieces: list[Piece], voice: Voice, cfg: InferenceConfig
+) -> dict[str, Any]:
+    """What the sound of the pieces depends on, beside the seed."""
+    heard = voice.delivery
+    spoken_by = (voice.codes, heard.codes, voice.ar_speaker, voice.nar_speaker)
+    return {
+        "version": __version__,
+        "checkpoint": system._fingerprint,
+        "device": str(system.device),
+        "precision": str(system.ar.embed.weight.dtype),
+        "voice": [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in spoken_by],
+        "transcript": heard.transcript,
+        "settings": asdict(cfg),
+        "pieces": [asdict(piece) for piece in pieces],
+    }
+
+
+def _clear(folder: Path, ours: bool) -> None:
+    """Remove the pieces of another text, seed or setting; nothing that is not a journal's."""
+    if not ours and any(not path.name.startswith(".mars5-") for path in folder.iterdir()):
+        raise ConfigError(
+            f"{os.fspath(folder)!r} is where unfinished pieces would go, but holds other things: "
+            "move it away, or choose another output"
+        )
+    shutil.rmtree(folder)
+
+
+def _bar(total: int, done: int, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, desc="pieces", disable=not shown, leave=False)

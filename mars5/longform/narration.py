@@ -1,0 +1,137 @@
+"""Pieces of a text spoken one after the other, and what joins them.
+
+All pieces are spoken with the same voice, and each for itself: none hears the others. So the voice
+cannot drift, and a piece is the same alone, in a batch, or after an interruption. Loudness is kept
+near that of the first piece.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mars5.config import SAMPLE_RATE, InferenceConfig
+from mars5.errors import GenerationError
+from mars5.longform.levels import levelled, speech_level
+from mars5.seeds import Seeds
+from mars5.streaming.edges import fade_ends, silence
+from mars5.text import Piece
+from mars5.tts import Mars5TTS, Speech, SpokenPiece, worst_reason
+from mars5.voice import Voice
+
+if TYPE_CHECKING:
+    from mars5.verify import Hearing
+
+log = logging.getLogger("mars5")
+
+ATTEMPTS = 3  # a chapter does not end because one piece gave no speech
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """One piece of a text, spoken.
+
+    Attributes:
+        index: its place in the text.
+        piece: the text and its pauses.
+        speech: what was generated for it.
+        audio: (T,) float32 at 24 kHz: the speech with its loudness levelled and its ends faded,
+            and the pauses. All passages one after the other are the whole.
+        level: of the speech, pauses left out: dB under full scale, before levelling.
+    """
+
+    index: int
+    piece: Piece
+    speech: Speech
+    audio: Tensor
+    level: float
+
+
+def narrate(
+    system: Mars5TTS,
+    pieces: Iterable[Piece],
+    voice: Voice,
+    cfg: InferenceConfig,
+    seeds: Seeds,
+    *,
+    first: int = 0,
+    target: float | None = None,
+) -> Iterator[Passage]:
+    """Speak pieces one after the other.
+
+    A piece that gives no speech is tried again with another seed, twice at most.
+
+    Args:
+        voice: prepared by `system`.
+        first: place of the first of `pieces` in the text.
+        target: level to come near; None takes that of the first piece.
+
+    Raises:
+        GenerationError: a piece gave no speech.
+    """
+    spoken = (
+        (piece, _spoken(system, index, piece, voice, cfg, seeds))
+        for index, piece in enumerate(pieces, first)
+    )
+    return passages(spoken, first=first, target=target)
+
+
+def passages(
+    spoken: Iterable[tuple[Piece, Speech]], *, first: int = 0, target: float | None = None
+) -> Iterator[Passage]:
+    """What was spoken of each piece as passages; arguments as in `narrate`."""
+    for index, (piece, speech) in enumerate(spoken, first):
+        level = speech_level(speech.audio)
+        target = level if target is None else target
+        wave = fade_ends(levelled(speech.audio, target))
+        parts = [silence(piece.pause_before), wave, silence(piece.pause_after)]
+        yield Passage(index, piece, speech, torch.cat(parts), level)
+
+
+def _spoken(
+    system: Mars5TTS, index: int, piece: Piece, voice: Voice, cfg: InferenceConfig, seeds: Seeds
+) -> Speech:
+    for attempt in range(ATTEMPTS):
+        try:
+            return system._utterance(piece.text, voice, cfg, seeds.of_piece(index, attempt))
+        except GenerationError as error:
+            if attempt + 1 == ATTEMPTS:
+                raise GenerationError(f"piece {index} {piece.text[:40]!r}: {error}") from error
+            log.warning("piece %d gave no speech (%s); trying another seed", index, error)
+    raise ValueError("ATTEMPTS must be positive")
+
+
+def join(spoken: Sequence[tuple[Piece, Speech]]) -> Speech:
+    """The speech of all pieces of a text as one.
+
+    A single piece without pauses stays as it is, sample by sample.
+    """
+    if len(spoken) == 1 and not (spoken[0][0].pause_before or spoken[0][0].pause_after):
+        piece, speech = spoken[0]
+        said = SpokenPiece(piece.text, 0, len(speech.audio), speech.finish_reason)
+        return replace(speech, pieces=(said,))
+    waves: list[Tensor] = []
+    said_pieces: list[SpokenPiece] = []
+    heard: list[Hearing] = []
+    at = 0
+    for passage in passages(spoken):
+        start = at + len(silence(passage.piece.pause_before))
+        stop = start + len(passage.speech.audio)
+        reason = passage.speech.finish_reason
+        said_pieces.append(SpokenPiece(passage.piece.text, start, stop, reason))
+        heard += [hearing.shifted(start / SAMPLE_RATE) for hearing in passage.speech.heard]
+        waves.append(passage.audio)
+        at += len(passage.audio)
+    return Speech(
+        torch.cat(waves),
+        torch.cat([speech.codes for _, speech in spoken]),
+        torch.cat([speech.ar_codes for _, speech in spoken]),
+        worst_reason(speech.finish_reason for _, speech in spoken),
+        heard=tuple(heard),
+        pieces=tuple(said_pieces),
+    )

@@ -1,0 +1,52 @@
+"""Random numbers of a text in pieces: every piece has its own, whatever the others drew."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+_PIECE, _REFINEMENT = 1, 2
+
+
+class Seeds:
+    """Generators on the CPU for the pieces of one text.
+
+    The first piece draws from the caller's seed or generator, as a text of one piece does. All
+    others follow from that generator's state at the start and from their place, so that a piece is
+    the same whether those before it were made in this call, in another one, or at the same time.
+
+    Args:
+        seed: of the first piece.
+        generator: its generator, if there is no seed; None is torch's global one. It is drawn from
+            by the first piece alone.
+    """
+
+    def __init__(self, seed: int | None = None, generator: torch.Generator | None = None) -> None:
+        self._seed = seed
+        self._generator = generator if seed is None else torch.Generator().manual_seed(seed)
+        copy = torch.Generator()
+        state = torch.get_rng_state() if self._generator is None else self._generator.get_state()
+        copy.set_state(state)
+        self._root = int(torch.randint(2**63 - 1, (), generator=copy))
+
+    def of_piece(self, piece: int, attempt: int = 0) -> torch.Generator | None:
+        """What a piece draws from: its coarse codes and then, unless streamed, all others."""
+        if piece == attempt == 0:
+            return self._generator
+        return torch.Generator().manual_seed(self._derived(_PIECE, piece, attempt))
+
+    def of_refinement(self, piece: int) -> torch.Generator:
+        """What a streamed piece draws all codes but the coarse ones from, to leave those alone."""
+        return torch.Generator().manual_seed(self._derived(_REFINEMENT, piece))
+
+    def number(self, piece: int) -> int:
+        """The seed of a piece; that of the first is drawn if none was given."""
+        if piece:
+            return self._derived(_PIECE, piece, 0)
+        if self._seed is None:
+            return int(torch.randint(2**63 - 1, (), generator=self._generator))
+        return self._seed
+
+    def _derived(self, *label: int) -> int:
+        state = np.random.SeedSequence([self._root, *label]).generate_state(1, np.uint64)
+        return int(state[0] >> 1)

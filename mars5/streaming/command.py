@@ -1,0 +1,80 @@
+"""`mars5 stream`: a text spoken while it is being made, into a file, a pipe or a loudspeaker."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from mars5.audio_writer import Write, audio_file, raw_stream, wav_stream
+from mars5.errors import Mars5Error, TextError
+from mars5.streaming.asynchronous import read_ahead
+from mars5.streaming.playing import loudspeaker
+from mars5.tts import Speech
+
+if TYPE_CHECKING:
+    from mars5.cli import Speaker
+
+STANDARD = "-"
+SEEDS = 2**32
+
+
+def run(
+    args: argparse.Namespace, make_speaker: Callable[[argparse.Namespace, str], Speaker]
+) -> int:
+    """The command. After an error, what was spoken until then is kept.
+
+    Raises:
+        Mars5Error: as in `Mars5TTS.stream`.
+    """
+    if not args.play and args.output is None:
+        args.refuse("give --play, -o FILE or both")
+    if args.raw and args.output != STANDARD:
+        args.refuse("--raw goes with -o -")
+    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    speaker = make_speaker(args, "" if args.text == STANDARD else args.text)
+    text = _lines() if args.text == STANDARD else args.text
+    stream = speaker.model.stream(text, *speaker.given, seed=seed, **speaker.directions)
+    failure: Mars5Error | None = None
+    with ExitStack() as outputs, stream:
+        writers = [outputs.enter_context(loudspeaker())] if args.play else []
+        writers += [_writer(args, outputs)] if args.output is not None else []
+        try:
+            for chunk in read_ahead(stream):
+                for write in writers:
+                    write(chunk.audio)
+        except Mars5Error as error:
+            if stream.first_sound_seconds is None:
+                raise
+            failure = error
+    if not args.quiet:
+        for line in [summary(stream.speech, seed), *speaker.remarks]:
+            print(f"mars5: {line}", file=sys.stderr)
+    if failure is not None:
+        raise failure
+    return 0
+
+
+def summary(speech: Speech, seed: int) -> str:
+    """What was done, for people."""
+    seconds = len(speech.audio) / speech.sample_rate
+    cut = ", cut off at the length limit" if speech.finish_reason == "length" else ""
+    first = speech.first_sound_seconds or 0.0
+    return f"{seconds:.2f} s of speech, the first sound after {first:.2f} s, seed {seed}{cut}"
+
+
+def _writer(args: argparse.Namespace, outputs: ExitStack) -> Write:
+    if args.output != STANDARD:
+        return outputs.enter_context(audio_file(args.output))
+    return raw_stream(sys.stdout.buffer) if args.raw else wav_stream(sys.stdout.buffer)
+
+
+def _lines() -> Iterator[str]:
+    """Standard input, line by line as it comes."""
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise TextError(f"standard input is not {error.encoding} text: {error.reason}") from error

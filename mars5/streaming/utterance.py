@@ -1,0 +1,195 @@
+"""One piece of text as a stream: codes in growing chunks, each refined and vocoded at once.
+
+    coarse   |=========================>            the AR goes on
+    refined  |-- finished --|-- new --|~ held ~|    the NAR knows what is finished, and all L0
+    vocoded                 |-- new --|             reads both neighbours
+    heard    |-- given ---|x|-----------|x|         x: cross-faded with the chunk before
+
+What is finished stays as it is. The held frames had no right context: they are drawn again with
+the next chunk. All lengths but the AR's follow from the frame rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, repeat
+
+import torch
+from torch import Tensor
+
+from mars5.ar.decode import generate_ids
+from mars5.config import N_CODEBOOKS
+from mars5.nar.decode import Known
+from mars5.prompt import Prompt, speech_codes
+from mars5.streaming.edges import Edges, cross_fade
+from mars5.tts import Coarse, Mars5TTS, Task, inaudible
+
+# Of codes in each chunk, the last number for all that follow. The second is short, too: a machine
+# that is twice as fast as speech has each chunk ready before the one before has been heard.
+CHUNK_SECONDS = (0.53, 0.53, 1.07, 2.13)
+HELD_SECONDS = 0.08  # drawn again with the next chunk
+FADE_SECONDS = 0.04
+
+_NOTHING = Prompt([], 0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one chunk adds.
+
+    Attributes:
+        audio: (T,) float32; may be empty.
+        coarse: all coarse codes so far; only in the last part are they complete.
+        codes: (n, Q) all codes that are finished.
+        is_last: nothing follows.
+    """
+
+    audio: Tensor
+    coarse: Coarse
+    codes: Tensor
+    is_last: bool
+
+
+def speak(
+    system: Mars5TTS, task: Task, refinement: torch.Generator, check: Callable[[], None]
+) -> Iterator[Part]:
+    """Speak one piece, as soon as each part of it is there.
+
+    Args:
+        task: its generator is the AR's alone.
+        refinement: source of the NAR's random numbers.
+        check: called before each step of a model; what it raises ends the work.
+
+    Raises:
+        GenerationError: the model ended at once, or there is nothing to hear.
+    """
+    wave, edges = _Wave(system, task, refinement, check), Edges(task.cfg.trim_db)
+    audible = False
+    for coarse, is_last in _growing(system, task, check):
+        audio = edges.feed(wave.of(coarse, is_last))
+        if is_last:
+            audio = torch.cat([audio, edges.finish()])
+        audible = audible or bool(len(audio))
+        if is_last and not audible:
+            raise inaudible(task.cfg.trim_db)
+        yield Part(audio, coarse, wave.finished, is_last)
+
+
+def _growing(
+    system: Mars5TTS, task: Task, check: Callable[[], None]
+) -> Iterator[tuple[Coarse, bool]]:
+    """The coarse codes so far, whenever there is a chunk more of them, and whether that is all."""
+    sizes = _chunk_sizes(system)
+    ids: list[int] = []
+    wanted, frames = next(sizes), 0
+    drawn = generate_ids(
+        system.ar,
+        torch.tensor([task.prompt.ids]),
+        task.voice.ar_speaker[None],
+        system.vocabulary,
+        task.cfg,
+        task.estimate,
+        task.generator,
+        system._spare_steps,
+    )
+    with closing(drawn):
+        for token in drawn:
+            check()
+            ids.append(token)
+            frames += len(_codes(system, _NOTHING, [token]))
+            if frames >= wanted and token != system.vocabulary.end:
+                coarse = Coarse(_codes(system, task.prompt, ids), "length")
+                if _n_new(system, task, coarse) > _held(system) + _faded(system):
+                    yield coarse, False
+                wanted = frames + next(sizes)
+    yield system._coarse(task, ids), True
+
+
+def _codes(system: Mars5TTS, prompt: Prompt, ids: list[int]) -> list[int]:
+    return speech_codes(
+        prompt,
+        ids,
+        system.vocabulary.n_text,
+        system.speech_tokenizer,
+        system.config.prompt.drop_first and prompt is not _NOTHING,
+    )
+
+
+def _n_new(system: Mars5TTS, task: Task, coarse: Coarse) -> int:
+    """How many frames of the coarse codes are new speech."""
+    return len(coarse.codes) - system._continued_frames(task)
+
+
+def _chunk_sizes(system: Mars5TTS) -> Iterator[int]:
+    """Frames of each chunk."""
+    return (_frames(system, seconds) for seconds in chain(CHUNK_SECONDS, repeat(CHUNK_SECONDS[-1])))
+
+
+def _held(system: Mars5TTS) -> int:
+    return _frames(system, HELD_SECONDS)
+
+
+def _faded(system: Mars5TTS) -> int:
+    return _frames(system, FADE_SECONDS)
+
+
+def _frames(system: Mars5TTS, seconds: float) -> int:
+    return max(1, round(seconds * system.codec.frame_rate))
+
+
+class _Wave:
+    """Coarse codes to the wave, chunk by chunk.
+
+    Attributes:
+        finished: (n, Q) the codes that will not change.
+    """
+
+    def __init__(
+        self,
+        system: Mars5TTS,
+        task: Task,
+        refinement: torch.Generator,
+        check: Callable[[], None],
+    ) -> None:
+        self._system, self._task = system, task
+        self._refinement, self._check = refinement, check
+        self.finished = torch.zeros(0, N_CODEBOOKS, dtype=torch.int64)
+        self._given = 0  # frames
+        self._old_end = torch.zeros(0)  # samples of the finished frames that are not yet given
+
+    def of(self, coarse: Coarse, is_last: bool) -> Tensor:
+        """The next samples (T,), now that there are these coarse codes."""
+        codes = self._refined(coarse)
+        stop = len(codes) if is_last else len(codes) - _held(self._system)
+        self.finished = codes[:stop].cpu().clone()  # not inference tensors
+        wave = self._vocoded(codes, stop)
+        n = min(len(self._old_end), len(wave))
+        wave[:n] = cross_fade(self._old_end[:n], wave[:n])
+        if is_last:
+            return wave
+        kept = _faded(self._system)
+        samples = len(wave) // (stop - self._given) * kept
+        self._given, self._old_end = stop - kept, wave[len(wave) - samples :]
+        return wave[: len(wave) - samples]
+
+    def _refined(self, coarse: Coarse) -> Tensor:
+        """All codes (n, Q) of the new speech; what is finished is given to the NAR."""
+        estimator, known = self._system._refinement(self._task, coarse)
+        start = sum(self._system._reference_frames(self._task))
+        finished = slice(start, start + len(self.finished))
+        codes, mask = known.codes.clone(), known.mask.clone()
+        codes[0, finished], mask[0, finished] = self.finished.to(codes.device), True
+        known = Known(codes, mask)
+        x = known.codes
+        for step in self._system._denoise(estimator, known, self._task.cfg, self._refinement):
+            self._check()
+            x = step
+        return x[0, start:]
+
+    @torch.no_grad()
+    def _vocoded(self, codes: Tensor, stop: int) -> Tensor:
+        """The samples from what was given up to frame `stop`, with all the context there is."""
+        wave = self._system.vocoder.span(codes[None], self._given, stop)
+        return wave[0].cpu().clone()

@@ -1,0 +1,107 @@
+"""`mars5 batch`: what it writes, what it leaves alone, what it reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mars5.cli import main
+
+QUICK = ["--top-k", "0", "--set", "generate_max_len_override=60", "--steps", "2", "--shallow"]
+
+
+@pytest.fixture
+def lines(tmp_path: Path, tiny_folder: Path, speechlike: object) -> list[str]:
+    import numpy as np
+    import soundfile
+
+    soundfile.write(tmp_path / "ref.wav", np.asarray(speechlike), 24_000)
+    (tmp_path / "lines.txt").write_text("he\n\nthe hen\n  hello \n", encoding="utf-8")
+    return [
+        "batch", str(tmp_path / "lines.txt"), "-o", str(tmp_path / "out"),
+        "--model", str(tiny_folder), "--ref", str(tmp_path / "ref.wav"), "--device", "cpu", *QUICK,
+    ]  # fmt: skip
+
+
+def entries(path: Path) -> dict[int, dict[str, object]]:
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {entry["line"]: entry for entry in found}
+
+
+def test_files_and_manifest(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(lines) == 0
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.glob("*.wav")) == ["00001.wav", "00003.wav", "00004.wav"]
+    found = entries(out / "manifest.jsonl")
+    assert {n: entry["text"] for n, entry in found.items()} == {1: "he", 3: "the hen", 4: "hello"}
+    assert {entry["seed"] for entry in found.values()} == {1, 3, 4}
+    assert "3 spoken, 0 were there, 0 failed" in capsys.readouterr().err
+
+
+def test_a_second_run_makes_only_what_is_missing_or_changed(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(lines) == 0
+    out = tmp_path / "out"
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.wav")}
+    (out / "00003.wav").unlink()
+    (tmp_path / "lines.txt").write_text("he the hen\n\nthe hen\nhello\n", encoding="utf-8")
+    with (out / "manifest.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"line": 4, "te')  # as a killed run leaves it
+    capsys.readouterr()
+    assert main(lines) == 0
+    assert "2 spoken, 1 were there" in capsys.readouterr().err
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.wav")}
+    assert {name for name in before if before[name] != after[name]} == {"00001.wav", "00003.wav"}
+    assert main(lines) == 0
+    assert "0 spoken, 3 were there" in capsys.readouterr().err
+
+
+def test_shards_are_the_whole(lines: list[str], tmp_path: Path) -> None:
+    for shard in ("1/2", "2/2"):
+        assert main([*lines, "--shard", shard]) == 0
+    out = tmp_path / "out"
+    shares = [set(entries(out / f"manifest-{i}of2.jsonl")) for i in (1, 2)]
+    assert shares == [{1, 3}, {4}]
+    sharded = {path.name: path.read_bytes() for path in out.glob("*.wav")}
+    whole = [str(tmp_path / "whole") if word == str(out) else word for word in lines]
+    assert main(whole) == 0
+    alone = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.wav")}
+    assert sharded.keys() == alone.keys()
+
+
+def test_a_line_that_fails_is_reported_and_tried_again(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lines.txt").write_text("he\n" + "x" * 300 + "\n", encoding="utf-8")
+    for _ in range(2):
+        assert main(lines) == 1
+        shown = capsys.readouterr().err
+        assert "line 2: error: text and reference take" in shown
+    assert "error" in entries(tmp_path / "out" / "manifest.jsonl")[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tmp: (tmp / "lines.txt").unlink(), "cannot read"),
+        (lambda tmp: (tmp / "lines.txt").write_bytes(b"\xff\xfe\x00"), "cannot read"),
+        (lambda tmp: (tmp / "lines.txt").write_text("\n \n"), "holds no text"),
+        (lambda tmp: (tmp / "out").write_text("a file"), "cannot use the folder"),
+    ],
+)
+def test_refused(lines, tmp_path, capsys, change, message) -> None:  # type: ignore[no-untyped-def]
+    change(tmp_path)
+    assert main(lines) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "-1/2"])
+def test_shards_that_are_none(lines: list[str], shard: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*lines, f"--shard={shard}"])
+    assert caught.value.code == 2

@@ -1,0 +1,367 @@
+"""Edited recordings: what changes, what stays exactly, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from conftest import tiny_config, write_tiny_model
+from torch import Tensor
+
+from mars5 import InferenceConfig, Mars5TTS, Voice
+from mars5.cli import main
+from mars5.config import PromptConvention
+from mars5.editing import Edited
+from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError, VoiceError
+from mars5.eval.clips import read_wave
+from mars5.eval.text import word_errors, words_of
+from mars5.transcripts import Change, changes, check_times, gap
+from mars5.verify import recogniser
+
+SAID = "one two three four five"
+TIMES = [(0.1, 0.3), (0.3, 0.5), (0.6, 0.8), (0.8, 1.0), (1.1, 1.4)]
+RATE = 37.5
+CFG = InferenceConfig(timesteps=3, freq_penalty=0, trim_db=200)
+READER = Path(__file__).parent.parent / "examples" / "reader.wav"
+READER_SAYS = "Unless to be rather cold hearted and rather selfish is to be ill disposed."
+
+needs_extra = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("faster_whisper", "rapidfuzz", "whisper_normalizer")),
+    reason="needs the extra: pip install 'mars5[eval]'",
+)
+
+
+@pytest.fixture(scope="module")
+def voice(tiny: Mars5TTS, speechlike: np.ndarray) -> Voice:
+    """57 frames, 1.5 s."""
+    return tiny.voice(speechlike)
+
+
+def edited(system: Mars5TTS, voice: Voice, new: str, seed: int = 1, **keywords: Any) -> Edited:
+    return system.edit(voice, SAID, new, CFG, times=TIMES, seed=seed, **keywords)
+
+
+def kept(edit: Edited) -> Tensor:
+    """The codes outside of the new frames."""
+    stays = torch.ones(len(edit.codes), dtype=torch.bool)
+    for span in edit.spans:
+        stays[slice(*span.frames)] = False
+    return edit.codes[stays]
+
+
+def left(edit: Edited, codes: Tensor) -> Tensor:
+    """The codes of the recording outside of what was removed."""
+    stays = torch.ones(len(codes), dtype=torch.bool)
+    for span in edit.spans:
+        stays[slice(*span.removed)] = False
+    return codes[stays]
+
+
+# which words change, and where they are
+
+
+@pytest.mark.parametrize(
+    ("new", "found"),
+    [
+        ("one two six four five", [Change(2, 3, 2, 3)]),
+        ("zero one two three four five", [Change(0, 0, 0, 1)]),
+        ("one two three four five six seven", [Change(5, 5, 5, 7)]),
+        ("one four five", [Change(1, 3, 1, 1)]),
+        ("One, six three. FOUR!", [Change(1, 2, 1, 2), Change(4, 5, 4, 4)]),
+        ("six two three four seven eight", [Change(0, 1, 0, 1), Change(4, 5, 4, 6)]),
+    ],
+)
+def test_changed_words(new: str, found: list[Change]) -> None:
+    assert changes(SAID, new) == found
+
+
+def test_punctuation_alone_is_a_word_like_others() -> None:
+    assert changes("one two", "one - two") == [Change(1, 1, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "seconds"),
+    [
+        (Change(2, 3, 2, 3), (0.6, 0.8)),  # replaced: the pauses stay
+        (Change(2, 4, 2, 3), (0.6, 1.0)),
+        (Change(2, 4, 2, 2), (0.6, 1.1)),  # left out: one of two pauses stays
+        (Change(0, 1, 0, 0), (0.1, 0.3)),
+        (Change(4, 5, 4, 4), (1.1, 1.4)),
+        (Change(2, 2, 2, 3), (0.55, 0.55)),  # inserted: in the middle of the pause
+        (Change(0, 0, 0, 1), (0.1, 0.1)),
+        (Change(5, 5, 5, 6), (1.4, 1.4)),
+    ],
+)
+def test_seconds_of_a_change(change: Change, seconds: tuple[float, float]) -> None:
+    assert gap(change, TIMES) == pytest.approx(seconds)
+
+
+# what changes and what stays
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        "one two six four five",
+        "zero two three four five",
+        "one two three four six seven",
+        "one two and three four five",
+        "zero one two three four five",
+        "one two three four five six",
+        "one six three seven five",
+        "one six seven three five eight",
+        "one two four five",
+    ],
+)
+def test_outside_of_the_edit_the_codes_are_those_of_the_recording(
+    tiny: Mars5TTS, voice: Voice, new: str
+) -> None:
+    edit = edited(tiny, voice, new)
+    assert torch.equal(kept(edit), left(edit, voice.codes))
+    for span, change in zip(edit.spans, changes(SAID, new), strict=True):
+        assert span.old.split() == SAID.split()[change.i1 : change.i2]
+        assert span.new.split() == new.split()[change.j1 : change.j2]
+        assert span.removed == tuple(round(at * RATE) for at in gap(change, TIMES))
+        start, stop = span.frames
+        assert (stop > start) == bool(span.new)
+    assert edit.codes.min() >= 0
+    assert edit.codes.max() < 1024
+
+
+def test_words_left_out_need_no_model(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mars5.editing.generate_ids", None)
+    monkeypatch.setattr(Mars5TTS, "_denoise", None)
+    edit = edited(tiny, voice, "one four five")
+    assert torch.equal(edit.codes, torch.cat([voice.codes[:11], voice.codes[30:]]))
+    assert edit.finish_reason == "stop"
+
+
+def test_far_from_the_edit_the_audio_is_the_sound_of_the_same_codes(
+    tiny: Mars5TTS, voice: Voice
+) -> None:
+    edit = edited(tiny, voice, "one two three four six")
+    (span,) = edit.spans
+    whole = tiny.vocode(voice.codes)[0]
+    untouched = (span.frames[0] - tiny.vocoder.context) * 640
+    assert untouched > 10_000
+    torch.testing.assert_close(edit.audio[:untouched], whole[:untouched])
+    assert len(edit.audio) == len(edit.codes) * 640
+    torch.testing.assert_close(edit.audio, tiny.vocode(edit.codes)[0])
+
+
+def test_new_words_go_on_from_the_codes_before_them(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second edit is written after the first one's new codes, with their words."""
+    prompts: list[tuple[str, list[int]]] = []
+    task_of = Mars5TTS._task
+
+    def spy(self: Mars5TTS, text: str, ref: Any, *others: Any) -> Any:
+        task = task_of(self, text, ref, *others)
+        if task.cfg.deep_clone:
+            prompts.append((f"{task.voice.transcript}|{text}", task.voice.codes[:, 0].tolist()))
+        return task
+
+    monkeypatch.setattr(Mars5TTS, "_task", spy)
+    edit = edited(tiny, voice, "one six three seven five")
+    first, second = edit.spans
+    coarse = edit.codes[:, 0].tolist()
+    assert prompts == [
+        ("one|six", coarse[: first.frames[0]]),
+        ("one six three|seven", coarse[: second.frames[0]]),
+    ]
+
+
+def test_the_nar_sees_both_sides_and_no_less(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    denoise = Mars5TTS._denoise
+    monkeypatch.setattr(
+        Mars5TTS,
+        "_denoise",
+        lambda self, estimator, known, *o: (
+            asked.append(known),
+            denoise(self, estimator, known, *o),
+        )[1],
+    )
+    edit = edited(tiny, voice, "one two six four five")
+    ((start, stop),) = [span.frames for span in edit.spans]
+    ((mask,),) = [known.mask for known in asked]
+    fresh = torch.zeros(len(edit.codes), dtype=torch.bool)
+    fresh[start:stop] = True
+    assert mask[:, 0].all()
+    assert torch.equal(~mask[:, 1:], fresh[:, None].expand(-1, 7))
+
+
+def test_a_seed_repeats_and_another_does_not(tiny: Mars5TTS, voice: Voice) -> None:
+    new = "one two six four five"
+    one, again, other = (edited(tiny, voice, new, seed) for seed in (1, 1, 2))
+    assert torch.equal(one.audio, again.audio)
+    assert not torch.equal(one.codes, other.codes)
+
+
+def test_a_recording_is_as_good_as_its_voice(
+    tiny: Mars5TTS, speechlike: np.ndarray, voice: Voice
+) -> None:
+    padding = replace(CFG, ref_audio_pad=0.5)  # would shift the words
+    new = "one two six four five"
+    one = tiny.edit(speechlike, SAID, new, padding, times=TIMES, seed=1)
+    assert torch.equal(one.codes, edited(tiny, voice, new).codes)
+
+
+def test_the_published_convention(tmp_path: Path, speechlike: np.ndarray) -> None:
+    """The first speech token after the text is lost, and belongs to what is there already."""
+    config = replace(tiny_config(), prompt=PromptConvention())
+    system = Mars5TTS.from_pretrained(write_tiny_model(tmp_path, config), device="cpu")
+    voice = system.voice(speechlike)
+    for new in ("one two six four five", "zero two three four five"):
+        edit = edited(system, voice, new)
+        assert torch.equal(kept(edit), left(edit, voice.codes))
+
+
+def test_verified_edits_keep_the_best_try(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ears:
+        heard = iter(["one two", "one two six four five"])
+
+        def transcribe(self, waves: list[Any]) -> list[str]:
+            return [next(self.heard)]
+
+    monkeypatch.setattr("mars5.verify.recogniser", lambda name: Ears())
+    monkeypatch.setattr("mars5.verify.words_of", str.split)
+    monkeypatch.setattr("mars5.verify.word_errors", lambda said, heard: len(said) - len(heard))
+    monkeypatch.setattr("mars5.verify.align", lambda *given: [])
+    new = "one two six four five"
+    edit = edited(tiny, voice, new, verify=True)
+    (hearing,) = edit.heard
+    assert (hearing.tries, hearing.word_error_rate) == (2, 0.0)
+    assert torch.equal(edit.audio, edited(tiny, voice, new, hearing.seed).audio)
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ("One, two three; four five!", "nothing to edit"),
+        ("six seven", "no word of transcript"),
+        ("", "new_transcript"),
+        ("?!", "new_transcript"),
+    ],
+)
+def test_row_43_transcripts_without_an_edit(
+    tiny: Mars5TTS, voice: Voice, new: str, message: str
+) -> None:
+    with pytest.raises(TextError, match=message):
+        edited(tiny, voice, new)
+
+
+def test_row_48_more_words_than_the_model_has_room_for(tiny: Mars5TTS, voice: Voice) -> None:
+    with pytest.raises(TextError, match="the model has room for"):
+        edited(tiny, voice, "one two six four five " + "more " * 900)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (TIMES[:4], "has 4 entries, but transcript has 5 words"),
+        ([*TIMES[:4], (0.9, 1.4)], "'five'.*not before 1 s"),
+        ([*TIMES[:4], (1.4, 1.1)], "'five'"),
+        ([(-0.1, 0.2), *TIMES[1:]], "'one'"),
+        ([*TIMES[:4], (1.1, float("inf"))], "'five'"),
+        ([*TIMES[:4], 1.1], "'five'"),
+        ([*TIMES[:4], ("a", "b")], "'five'"),
+        ([*TIMES[:4], (1.1, 3.0)], r"end at 3 s, but the recording lasts 1\.52 s"),
+    ],
+)
+def test_row_50_times_that_cannot_be_meant(
+    tiny: Mars5TTS, voice: Voice, times: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny.edit(voice, SAID, "one two six four five", CFG, times=times)
+
+
+def test_times_may_touch() -> None:
+    check_times([(0, 0.5), (0.5, 0.5)], "one two")
+
+
+def test_a_blend_has_no_recording(tiny: Mars5TTS, voice: Voice) -> None:
+    with pytest.raises(VoiceError, match="no recording that could be edited"):
+        edited(tiny, Voice.blend([(voice, 1.0)]), "one two six four five")
+
+
+def test_without_the_extra_times_are_needed_and_nothing_is_done(
+    tiny: Mars5TTS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    recogniser.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"pip install 'mars5\[eval\]'"):
+        tiny.edit("no/such/file.wav", SAID, "one two six four five")
+
+
+# with ears
+
+
+@needs_extra
+def test_a_transcript_of_something_else_is_refused(tiny: Mars5TTS) -> None:
+    with pytest.raises(TextError, match=r"does not fit the recording.*selfish"):
+        tiny.edit(READER, "The weather is fine today.", "The weather was fine today.")
+
+
+@needs_extra
+def test_row_31_recordings_that_whisper_cannot_see(tiny: Mars5TTS) -> None:
+    long = np.tile(sf.read(READER, dtype="float32")[0], 6)
+    with pytest.raises(AudioInputError, match="at most 29 s"):
+        tiny.edit((long, 16_000), READER_SAYS, READER_SAYS.replace("cold", "warm"))
+
+
+@needs_extra
+def test_words_left_out_of_a_recording_are_not_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.wav"
+    new = READER_SAYS.replace("rather cold", "cold")
+    line = ["edit", str(READER), "--transcript", READER_SAYS, "--new", new, "-o", str(out)]
+    assert main([*line, "--seed", "1", "--verify", "1"]) == 0
+    told = capsys.readouterr().err
+    assert "'rather' -> ''" in told
+    assert "heard " in told
+    heard = recogniser("base").transcribe([read_wave(out)])[0]
+    # those of the resynthesised recording, where "ill disposed" may become "all disposed"
+    assert word_errors(words_of(new), words_of(heard)) <= 2
+
+
+# the command line
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        (["--transcript", SAID], 2, "required: --new"),
+        (["--transcript", SAID, "--new", SAID], 1, "nothing to edit"),
+        (["--transcript", SAID, "--new", "one", "-o", "out.txt"], 1, "must end in one of .wav"),
+        (["--transcript", SAID, "--new", "one", "--verify", "0"], 2, "from 1 up"),
+        (["--transcript", SAID, "--new", "one", "--verify", "101"], 1, "tries must be"),
+    ],
+)
+def test_the_command_refuses_before_a_model_is_loaded(
+    line: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        found = main(["edit", str(READER), "--model", "no/such/model", *line])
+    except SystemExit as end:
+        found = int(str(end.code))
+    assert found == code
+    assert message in capsys.readouterr().err

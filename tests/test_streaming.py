@@ -1,0 +1,363 @@
+"""A stream gives the whole, chunk by chunk, without seams, and stops when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mars5 import InferenceConfig, Mars5TTS
+from mars5.cli import main
+from mars5.errors import ConfigError, GenerationError, MissingExtraError, TextError
+from mars5.seeds import Seeds
+from mars5.streaming import utterance
+from mars5.streaming.edges import FADE, Edges
+from mars5.voice import Voice
+
+SHALLOW = InferenceConfig(
+    timesteps=2, generate_max_len_override=150, top_k=0, top_p=0.9, deep_clone=False
+)
+DEEP = replace(SHALLOW, deep_clone=True, generate_max_len_override=230)
+ONE = "the hen then said hello to the other hen"
+TWO = f"{ONE}. Then the other one said hello there."
+
+
+@pytest.fixture(scope="module")
+def voice(tiny: Mars5TTS, speechlike: np.ndarray) -> Voice:
+    return tiny.voice(speechlike, "he said")
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ids that the AR has drawn, as they come."""
+    drawn: list[int] = []
+    generate_ids = utterance.generate_ids
+
+    def counted(*args: Any) -> Iterator[int]:
+        for token in generate_ids(*args):
+            drawn.append(token)
+            yield token
+
+    monkeypatch.setattr(utterance, "generate_ids", counted)
+    return drawn
+
+
+# ---------------------------------------------------------------- the whole
+
+
+@pytest.mark.parametrize(("text", "cfg"), [(ONE, SHALLOW), (ONE, DEEP), (TWO, SHALLOW)])
+def test_all_chunks_are_the_whole(
+    tiny: Mars5TTS, voice: Voice, text: str, cfg: InferenceConfig
+) -> None:
+    whole = tiny.generate(text, voice, cfg=cfg, seed=3)
+    stream = tiny.stream(text, voice, cfg=cfg, seed=3)
+    chunks = list(stream)
+    speech = stream.speech
+    assert torch.equal(speech.ar_codes, whole.ar_codes)
+    assert speech.codes.shape == whole.codes.shape
+    assert torch.equal(speech.codes[:, 0], whole.codes[:, 0])
+    assert torch.equal(torch.cat([chunk.audio for chunk in chunks]), speech.audio)
+    assert len(chunks) > len(whole.pieces)
+    assert all(len(chunk.audio) for chunk in chunks)
+    assert speech.audio.isfinite().all()
+    assert [piece.text for piece in speech.pieces] == [piece.text for piece in whole.pieces]
+    assert speech.finish_reason == whole.finish_reason
+    ends = [chunk.piece for chunk in chunks if chunk.ends_piece]
+    assert ends == list(range(len(whole.pieces)))
+    again = tiny.stream(text, voice, cfg=cfg, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(torch.cat([chunk.audio for chunk in again]), speech.audio)
+
+
+def test_no_sample_is_missing_or_there_twice(tiny: Mars5TTS, voice: Voice) -> None:
+    stream = tiny.stream(ONE, voice, cfg=replace(SHALLOW, trim_db=200), seed=3)
+    list(stream)
+    audio, whole = stream.speech.audio, tiny.vocode(stream.speech.codes)[0]
+    assert len(audio) == len(whole)
+    same = (audio - whole).abs() < 1e-4
+    assert same.float().mean() > 0.5  # all but what was heard before its right context was there
+    assert same[-10_000:-FADE].float().mean() > 0.9  # behind all joins
+
+
+def test_joins_cannot_be_told_from_the_inside(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each version of the wave is off by another constant: without a cross-fade it would jump."""
+    samples = 640
+
+    def span(codes: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        t = torch.arange(start * samples, stop * samples)
+        return (0.3 * torch.sin(2 * torch.pi * 200 * t / 24_000) + len(codes[0]) % 7 / 20)[None]
+
+    monkeypatch.setattr(tiny.vocoder, "span", span)
+    stream = tiny.stream(ONE, voice, cfg=SHALLOW, seed=3)
+    chunks = [chunk.audio for chunk in stream]
+    assert len(chunks) > 2
+    jumps = stream.speech.audio.diff().abs()
+    joins = torch.tensor([len(chunk) for chunk in chunks]).cumsum(0)[:-1]
+    bend = stream.speech.audio.diff(n=2).abs()
+    assert jumps.max() < 0.3 * 2 * torch.pi * 200 / 24_000 + 0.3 / 1000 + 1e-3
+    for join in joins.tolist():
+        near = slice(join - 1500, join + 1500)
+        assert jumps[near].max() <= jumps.max()
+        assert bend[near].max() < 1.5 * bend[FADE : joins[0] - 3000].max()
+
+
+def test_the_first_sound_is_timed(tiny: Mars5TTS, voice: Voice) -> None:
+    stream = tiny.stream(ONE, voice, cfg=SHALLOW, seed=3)
+    with pytest.raises(GenerationError, match="iterate over it first"):
+        _ = stream.speech
+    assert stream.first_sound_seconds is None
+    next(stream)
+    first = stream.first_sound_seconds
+    assert first is not None
+    assert first > 0
+    list(stream)
+    assert stream.speech.first_sound_seconds == stream.first_sound_seconds == first
+
+
+def test_pauses_are_silence_of_their_length(tiny: Mars5TTS, voice: Voice) -> None:
+    stream = tiny.stream(f"{ONE} [pause 0.5s] {ONE}", voice, cfg=SHALLOW, seed=3)
+    list(stream)
+    first, second = stream.speech.pieces
+    assert second.start - first.stop == 12_000
+    assert not stream.speech.audio[first.stop : second.start].any()
+    assert stream.speech.audio[first.start : first.stop].any()
+
+
+# ---------------------------------------------------------------- text that arrives
+
+
+def test_speech_starts_when_the_first_sentence_is_complete(tiny: Mars5TTS, voice: Voice) -> None:
+    read = []
+
+    def parts() -> Iterator[str]:
+        for part in (ONE, ". Then", " he said", " hello there to the hen", "."):
+            read.append(part)
+            yield part
+
+    stream = tiny.stream(parts(), voice, cfg=SHALLOW, seed=3)
+    assert read == []
+    next(stream)
+    assert len(read) == 2
+    list(stream)
+    whole = tiny.stream("".join(read), voice, cfg=SHALLOW, seed=3)
+    list(whole)
+    assert torch.equal(stream.speech.audio, whole.speech.audio)
+
+
+def test_an_error_leaves_what_was_given(tiny: Mars5TTS, voice: Voice) -> None:
+    stream = tiny.stream(iter([f"{ONE}. T", "\0"]), voice, cfg=SHALLOW, seed=3)
+    given: list[torch.Tensor] = []
+    with pytest.raises(TextError, match="control character"):
+        given.extend(chunk.audio for chunk in stream)
+    assert torch.equal(stream.speech.audio, torch.cat(given))
+    assert [piece.text for piece in stream.speech.pieces] == [f"{ONE}."]
+    assert next(stream, None) is None
+
+
+@pytest.mark.parametrize("text", [None, 5, b"words", "", "a\0b", "some words " * 10_000])
+def test_what_can_be_refused_is_refused_at_once(tiny: Mars5TTS, voice: Voice, text: Any) -> None:
+    with pytest.raises(TextError):
+        tiny.stream(text, voice)
+    with pytest.raises(ConfigError, match="seed"):
+        tiny.stream(ONE, voice, seed=-1)
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_closing_ends_the_work(tiny: Mars5TTS, voice: Voice, steps: list[int]) -> None:
+    with tiny.stream(ONE, voice, cfg=SHALLOW, seed=3) as stream:
+        next(stream)
+        done = len(steps)
+    stream.close()
+    assert next(stream, None) is None
+    assert len(steps) == done
+    assert done < 30
+    wanted = tiny.generate(ONE, voice, cfg=SHALLOW, seed=3)
+    assert torch.equal(wanted.ar_codes, tiny.generate(ONE, voice, cfg=SHALLOW, seed=3).ar_codes)
+
+
+def test_closing_while_a_chunk_is_made_ends_it_at_the_next_step(
+    tiny: Mars5TTS, voice: Voice, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate_ids = utterance.generate_ids  # which counts
+
+    def closing(*args: Any) -> Iterator[int]:
+        for token in generate_ids(*args):
+            if len(steps) == 5:
+                stream.close()  # as another thread would: the stream is at work
+            yield token
+
+    monkeypatch.setattr(utterance, "generate_ids", closing)
+    stream = tiny.stream(ONE, voice, cfg=SHALLOW, seed=3)
+    assert next(stream, None) is None
+    assert len(steps) == 5
+
+
+# ---------------------------------------------------------------- async
+
+
+def collect(make: Callable[[], AsyncIterator[Any]]) -> list[Any]:
+    async def run() -> list[Any]:
+        return [chunk async for chunk in make()]
+
+    return asyncio.run(run())
+
+
+def test_async_gives_the_same(tiny: Mars5TTS, voice: Voice) -> None:
+    async def words() -> AsyncIterator[str]:
+        for word in TWO.split():
+            await asyncio.sleep(0)
+            yield f"{word} "
+
+    wanted = tiny.stream(TWO, voice, cfg=SHALLOW, seed=3)
+    list(wanted)
+    for text in (TWO, words()):
+        chunks = collect(lambda text=text: tiny.astream(text, voice, cfg=SHALLOW, seed=3))
+        assert torch.equal(torch.cat([chunk.audio for chunk in chunks]), wanted.speech.audio)
+    with pytest.raises(TextError):
+        collect(lambda: tiny.astream("", voice))
+
+
+def test_cancelling_ends_the_work(tiny: Mars5TTS, voice: Voice, steps: list[int]) -> None:
+    async def run() -> None:
+        async def read() -> None:
+            async for _ in tiny.astream(f"{TWO} {TWO}", voice, cfg=SHALLOW, seed=3):
+                pass
+
+        task = asyncio.create_task(read())
+        while not steps:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert len(steps) < 150  # of about 400
+
+
+def test_a_text_that_never_comes_does_not_hold_up_the_end(tiny: Mars5TTS, voice: Voice) -> None:
+    async def never() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield ""
+
+    async def run() -> None:
+        chunks = tiny.astream(never(), voice, cfg=SHALLOW)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(anext(chunks), 1.0)
+
+    asyncio.run(run())
+
+
+# ---------------------------------------------------------------- edges
+
+
+def sounding(*lengths: int) -> torch.Tensor:
+    """Silence, sound, silence, ... of these lengths."""
+    parts = []
+    for place, length in enumerate(lengths):
+        tone = 0.3 * torch.sin(torch.arange(length) * 0.3)
+        parts.append(tone if place % 2 else torch.full((length,), 1e-5))
+    return torch.cat(parts)
+
+
+@given(cuts=st.lists(st.integers(0, 30_000), max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_edges_do_not_depend_on_the_parts(cuts: list[int]) -> None:
+    wave = sounding(5000, 6000, 4000, 3000, 12_000)
+    places = sorted({0, len(wave), *cuts})
+    edges = Edges(27)
+    parts = [edges.feed(wave[a:b]) for a, b in pairwise(places)]
+    out = torch.cat([*parts, edges.finish()])
+    start, stop = 8 * 512, 36 * 512 + 1024  # a block before the sound, and what is kept after
+    assert len(out) == stop - start
+    assert torch.equal(out[FADE:-FADE], wave[start:stop][FADE:-FADE])
+    assert out[0].abs() < 1e-4
+
+
+def test_edges_hold_silence_until_sound_follows() -> None:
+    edges = Edges(27)
+    assert len(edges.feed(sounding(20_000))) == 0
+    assert len(edges.feed(sounding(0, 5000))) > 4000
+    assert len(edges.feed(sounding(20_000))) < 2000
+    assert len(edges.feed(sounding(0, 5000))) > 20_000
+
+
+def test_edges_of_what_is_quiet_all_along() -> None:
+    edges = Edges(27)
+    assert len(edges.feed(2e-3 * sounding(10_000, 5000, 10_000))) == 0
+    assert 5000 < len(edges.finish()) < 8000
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def test_seeds_of_pieces() -> None:
+    def drawn(generator: torch.Generator | None) -> int:
+        return int(torch.randint(2**40, (), generator=generator))
+
+    one, same = Seeds(5), Seeds(None, torch.Generator().manual_seed(5))
+    numbers = [drawn(one.of_piece(piece)) for piece in range(4)]
+    assert len(set(numbers)) == 4
+    assert numbers[0] == drawn(torch.Generator().manual_seed(5))
+    assert numbers == [drawn(same.of_piece(piece)) for piece in range(4)]
+    assert drawn(torch.Generator().manual_seed(one.number(2))) == numbers[2]
+    assert one.number(0) == 5
+    assert drawn(one.of_piece(2, attempt=1)) != numbers[2]
+    torch.manual_seed(5)
+    assert drawn(Seeds().of_piece(1)) == numbers[1]
+
+
+# ---------------------------------------------------------------- command
+
+
+def test_command(
+    tiny_folder: Path, tmp_path: Path, capsysbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["stream", ONE, "--model", str(tiny_folder), "--ref", str(tmp_path / "r.wav")]
+    line += ["--seed", "3", "--steps", "2", "--set", "generate_max_len_override=150"]
+    noise = np.random.default_rng(1).normal(0, 0.1, 20_000)
+    sf.write(tmp_path / "r.wav", noise, 24_000)
+    out = tmp_path / "out.wav"
+    assert main([*line, "-o", str(out)]) == 0
+    assert b"the first sound after" in capsysbinary.readouterr().err
+    samples, rate = sf.read(out, dtype="int16")
+    assert rate == 24_000
+
+    assert main([*line, "--quiet", "-o", "-", "--raw"]) == 0
+    raw = capsysbinary.readouterr().out
+    assert raw == samples.astype("<i2").tobytes()
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(ONE))
+    line[1] = "-"
+    assert main([*line, "--quiet", "-o", "-"]) == 0
+    wav = capsysbinary.readouterr().out
+    assert wav[:4] == b"RIFF"
+    assert wav[44:] == raw
+
+
+@pytest.mark.parametrize("more", [[], ["--raw", "-o", "x.wav"], ["--raw", "--play"]])
+def test_command_refuses(more: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["stream", "hello", *more])
+
+
+def test_playing_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mars5.streaming.playing import loudspeaker
+
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(MissingExtraError, match=r"mars5\[play\]"), loudspeaker():
+        pass

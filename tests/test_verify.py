@@ -1,0 +1,285 @@
+"""Verified speech: which try is kept, what it carries, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mars5 import InferenceConfig, Mars5TTS, Speech, Voice
+from mars5 import verify as module
+from mars5.audio import load_reference
+from mars5.cli import main
+from mars5.errors import AudioInputError, ConfigError, GenerationError, MissingExtraError
+from mars5.eval.alignment import TimedWord, align, settled
+from mars5.eval.clips import to_judges
+from mars5.eval.ears import RATE, WINDOW_SECONDS
+from mars5.verify import Hearing, Verify, derived_seed, describe, recogniser, verified
+
+TEXT = "one two three four"
+SHORT = InferenceConfig(timesteps=2, generate_max_len_override=40, freq_penalty=0, deep_clone=False)
+READER = Path(__file__).parent.parent / "examples" / "reader.wav"
+READER_SAYS = "Unless to be rather cold hearted and rather selfish is to be ill disposed."
+
+needs_extra = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("faster_whisper", "rapidfuzz", "whisper_normalizer")),
+    reason="needs the extra: pip install 'mars5[eval]'",
+)
+
+
+class Ears:
+    """Hears, one after the other, what the test says."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self.heard = iter(heard)
+        self.asked = 0
+
+    def transcribe(self, waves: list[Any]) -> list[str]:
+        self.asked += 1
+        return [next(self.heard)]
+
+
+def errors(said: list[str], heard: list[str]) -> int:
+    same = sum(one == other for one, other in zip(said, heard, strict=False))
+    return max(len(said), len(heard)) - same
+
+
+@pytest.fixture
+def hears(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ears]:
+    """Replaces the recogniser, so that no extra is needed."""
+
+    def install(*heard: str) -> Ears:
+        ears = Ears(list(heard))
+        monkeypatch.setattr(module, "recogniser", lambda name: ears)
+        monkeypatch.setattr(module, "words_of", str.split)
+        monkeypatch.setattr(module, "word_errors", errors)
+        word = TimedWord("one", 0.1, 0.2, 0.5)
+        monkeypatch.setattr(module, "align", lambda ears, wave, text: [word, word])
+        return ears
+
+    return install
+
+
+def speech_of(seconds: float) -> Speech:
+    codes = torch.zeros(1, 8, dtype=torch.int64)
+    return Speech(torch.zeros(round(seconds * 24_000)), codes, codes[:, 0], "stop")
+
+
+# which try is kept
+
+
+def test_the_first_try_is_kept_if_it_is_understood(hears: Callable[..., Ears]) -> None:
+    ears, seeds = hears("one two three four"), []
+
+    def speak(seed: int) -> Speech:
+        seeds.append(seed)
+        return speech_of(1.0)
+
+    speech = verified(speak, TEXT, Verify(), 7)
+    assert (seeds, ears.asked) == ([7], 1)
+    (hearing,) = speech.heard
+    assert hearing.words == (TimedWord("one", 0.1, 0.2, 0.5),) * 2
+    assert replace(hearing, words=()) == Hearing(TEXT, TEXT, 0.0, 0.5, (), 1, 7)
+
+
+def test_a_bad_try_is_made_again_until_one_is_good_enough(hears: Callable[..., Ears]) -> None:
+    hears("one", "one two three", "one two three four", "never heard")
+    seeds: list[int] = []
+
+    def speak(seed: int) -> Speech:
+        seeds.append(seed)
+        return speech_of(1.0)
+
+    (hearing,) = verified(speak, TEXT, Verify(tries=5), 7).heard
+    assert (hearing.tries, hearing.word_error_rate) == (3, 0.0)
+    assert hearing.seed == seeds[2] == derived_seed(7, 2)
+    assert len(set(seeds)) == 3
+
+
+def test_the_limit_decides_what_is_good_enough(hears: Callable[..., Ears]) -> None:
+    hears("one two three")
+    (hearing,) = verified(
+        lambda seed: speech_of(1.0), TEXT, Verify(max_word_error_rate=0.25), 1
+    ).heard
+    assert (hearing.tries, hearing.word_error_rate) == (1, 0.25)
+
+
+def test_the_best_is_kept_if_none_is_good_enough(hears: Callable[..., Ears]) -> None:
+    hears("one", "one two three", "one two")
+    made = iter([speech_of(1.0), speech_of(1.1), speech_of(1.2)])
+    speech = verified(lambda seed: next(made), TEXT, Verify(tries=3), 1)
+    (hearing,) = speech.heard
+    assert (hearing.heard, hearing.tries, hearing.seed) == (
+        "one two three", 3, derived_seed(1, 1),
+    )  # fmt: skip
+    assert len(speech.audio) == 26_400
+
+
+def test_of_equals_the_more_plausible_duration_is_kept(hears: Callable[..., Ears]) -> None:
+    hears("one two", "one two", "one two")
+    made = iter([speech_of(9.0), speech_of(1.2), speech_of(0.1)])  # about 1.2 s is expected
+    speech = verified(lambda seed: next(made), TEXT, Verify(tries=3), 1)
+    assert len(speech.audio) == 28_800
+
+
+def test_a_try_without_speech_counts_and_is_passed_over(hears: Callable[..., Ears]) -> None:
+    hears("one two three four")
+
+    def speak(seed: int) -> Speech:
+        if seed == 7:
+            raise GenerationError("ended at once")
+        return speech_of(1.0)
+
+    (hearing,) = verified(speak, TEXT, Verify(), 7).heard
+    assert (hearing.tries, hearing.seed) == (2, derived_seed(7, 1))
+
+
+def test_if_no_try_gives_speech_the_last_reason_is_raised(hears: Callable[..., Ears]) -> None:
+    hears()
+
+    def speak(seed: int) -> Speech:
+        raise GenerationError(f"ended at once with {seed}")
+
+    with pytest.raises(GenerationError, match=f"with {derived_seed(7, 1)}$"):
+        verified(speak, TEXT, Verify(tries=2), 7)
+
+
+def test_silence_has_no_words_and_no_confidence(hears: Callable[..., Ears]) -> None:
+    hears("")
+    (hearing,) = verified(lambda seed: speech_of(1.0), TEXT, Verify(tries=1), 1).heard
+    assert (hearing.word_error_rate, hearing.confidence, hearing.words) == (1.0, 0.0, ())
+
+
+def test_long_babble_has_no_word_times(hears: Callable[..., Ears]) -> None:
+    hears("one")
+    (hearing,) = verified(
+        lambda seed: speech_of(WINDOW_SECONDS + 1), TEXT, Verify(tries=1), 1
+    ).heard
+    assert hearing.words == ()
+
+
+def test_derived_seeds_are_seeds_and_far_from_those_of_neighbours() -> None:
+    seeds = [derived_seed(seed, number) for seed in range(5) for number in range(1, 5)]
+    assert len(set(seeds)) == 20
+    assert all(100 < seed < 2**63 for seed in seeds)
+
+
+def test_a_hearing_moves_with_its_audio() -> None:
+    hearing = Hearing(TEXT, TEXT, 0.0, 1.0, (TimedWord("one", 0.5, 0.75, 1.0),), 1, 7)
+    assert hearing.shifted(2.0).words == (TimedWord("one", 2.5, 2.75, 1.0),)
+    assert "1 try, seed 7" in describe(hearing)
+
+
+# through the facade and the command line
+
+
+def test_generate_repeats_with_the_seed_that_it_tells(
+    tiny: Mars5TTS, speechlike: np.ndarray, hears: Callable[..., Ears]
+) -> None:
+    voice: Voice = tiny.voice(speechlike)
+    hears("one", "one two three four")
+    speech = tiny.generate(TEXT, voice, cfg=SHORT, seed=5, verify=True)
+    assert speech.heard[0].tries == 2
+    again = tiny.generate(TEXT, voice, cfg=SHORT, seed=speech.heard[0].seed)
+    assert torch.equal(speech.audio, again.audio)
+    assert again.heard == ()
+
+
+def test_a_generator_gives_the_first_seed(
+    tiny: Mars5TTS, speechlike: np.ndarray, hears: Callable[..., Ears]
+) -> None:
+    hears(TEXT, TEXT)
+    voice = tiny.voice(speechlike)
+    one, other = (
+        tiny.generate(
+            TEXT, voice, cfg=SHORT, generator=torch.Generator().manual_seed(3), verify=True
+        )
+        for _ in range(2)
+    )
+    assert one.heard[0].seed == other.heard[0].seed
+    assert torch.equal(one.audio, other.audio)
+
+
+def test_row_50_settings_out_of_range() -> None:
+    for wrong in ({"tries": 0}, {"tries": True}, {"tries": 101}, {"max_word_error_rate": 1.5},
+                  {"max_word_error_rate": float("nan")}, {"asr": "huge"}):  # fmt: skip
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Verify(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [3, "yes", None])
+def test_row_50_verify_of_another_type(tiny: Mars5TTS, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="verify must be True, False or a Verify"):
+        tiny.generate(TEXT, verify=wrong)
+
+
+def test_a_missing_extra_is_told_before_any_work(
+    tiny: Mars5TTS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "faster_whisper", None)
+    recogniser.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"pip install 'mars5\[eval\]'"):
+        tiny.generate(TEXT, "no/such/file.wav", verify=True)
+
+
+def test_say_tells_what_was_heard(
+    tiny_folder: Path,
+    tmp_path: Path,
+    hears: Callable[..., Ears],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hears("one", "one two")
+    out = tmp_path / "out.wav"
+    line = ["say", TEXT, "--ref", str(READER), "-o", str(out), "--model", str(tiny_folder),
+            "--seed", "1", "--verify", "2"]  # fmt: skip
+    assert main(line) == 0
+    assert "heard 'one two': word error rate 50%, confidence 0.50, 2 tries" in (
+        capsys.readouterr().err
+    )
+    assert out.exists()
+
+
+# word times
+
+
+def test_edges_move_to_quiet_places_and_silence_is_no_ones() -> None:
+    wave = np.zeros(RATE, dtype=np.float32)
+    wave[2000:6000] = wave[6400:9000] = 0.5  # 0.125 to 0.375 s, 0.4 to 0.5625 s
+    words = [TimedWord("a", 0.0, 0.35, 1.0), TimedWord("b", 0.35, 1.0, 1.0)]
+    one, other = settled(words, wave)
+    assert (one.start, one.end) == pytest.approx((0.12, 0.38), abs=0.011)
+    assert (other.start, other.end) == pytest.approx((0.4, 0.57), abs=0.011)
+
+
+def test_edges_stay_where_nothing_is_quieter_and_pauses_stay() -> None:
+    wave = np.full(RATE, 0.5, dtype=np.float32)
+    words = [TimedWord("a", 0.0, 0.3, 1.0), TimedWord("b", 0.5, 1.0, 1.0)]
+    assert settled(words, wave) == words
+
+
+@needs_extra
+def test_words_are_found_where_they_are_said() -> None:
+    wave = to_judges(load_reference(READER).numpy(), 24_000)
+    words = align(recogniser("base"), wave, READER_SAYS)
+    assert " ".join(word.text for word in words) == READER_SAYS
+    edges = [edge for word in words for edge in (word.start, word.end)]
+    assert edges == sorted(edges)
+    assert edges[-1] < len(wave) / RATE
+    found = {word.text: word.start for word in words}
+    # a recogniser hears just these words in the recording from there on
+    assert found["selfish"] == pytest.approx(2.65, abs=0.15)
+    assert found["disposed."] == pytest.approx(4.4, abs=0.15)
+    assert np.mean([word.probability for word in words]) > 0.5
+
+
+@needs_extra
+def test_words_are_not_sought_in_what_whisper_cannot_see() -> None:
+    with pytest.raises(AudioInputError, match=r"lasts 30\.0 s.*at most 29 s"):
+        align(recogniser("tiny.en"), np.zeros(30 * RATE, np.float32), TEXT)
+    assert align(recogniser("tiny.en"), np.zeros(0, np.float32), TEXT) == []

@@ -1,0 +1,225 @@
+"""Vocoder and codecs: real arithmetic against the packages' own, parts against the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CODEC_DIMS, VOCODER_DIMS
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from vocos.heads import ISTFTHead
+
+from mars5 import codec as codecs
+from mars5 import vocoder as vocoders
+from mars5.audio import load_reference
+from mars5.codec import EncodecCodec, MelCodec, MelCodecDims
+from mars5.errors import CheckpointError
+from mars5.fourier import InverseSTFT, Magnitudes
+from mars5.hub import NANO
+from mars5.vocoder import Head, Vocoder, VocoderDims
+
+READER = Path(__file__).parent.parent / "examples" / "reader.wav"
+
+
+class NoneComplex(TorchDispatchMode):
+    """Fails at the first complex tensor, and at `fold`."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert "col2im" not in str(func)
+        result = func(*args, **(kwargs or {}))
+        assert not (isinstance(result, Tensor) and result.is_complex()), func
+        return result
+
+
+def tiny_vocoder(**changes: int) -> Vocoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        dims = VocoderDims(**{**VOCODER_DIMS, "n_layers": 2, **changes})
+        vocoder = Vocoder(dims, 8192).requires_grad_(False).eval()
+        for parameter in vocoder.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+        vocoder.table.normal_()
+    return vocoder
+
+
+def random_codes(frames: int, rows: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(frames)
+    return torch.randint(1024, (rows, frames, 8), generator=generator)
+
+
+# ---------------------------------------------------------------- the head
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 7, 8, 9, 100])
+@pytest.mark.parametrize(("n_fft", "hop"), [(1280, 320), (64, 16), (64, 32), (60, 16)])
+@torch.no_grad()
+def test_the_head_is_that_of_vocos(frames: int, n_fft: int, hop: int) -> None:
+    torch.manual_seed(frames)
+    theirs = ISTFTHead(24, n_fft, hop, padding="same")
+    ours = Head(VocoderDims(dim=24, n_fft=n_fft, hop=hop))
+    theirs.istft.window += 1e-3 * torch.rand(n_fft)  # whatever window was stored
+    ours.load_state_dict(theirs.state_dict())
+    x = 3 * torch.randn(2, frames, 24)
+    wanted = theirs(x)
+    assert wanted.shape == (2, frames * hop)
+    with NoneComplex():
+        found = ours(x)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_magnitudes_are_held_back() -> None:
+    head = Head(VocoderDims(dim=8, n_fft=64, hop=16))
+    theirs = ISTFTHead(8, 64, 16, padding="same")
+    theirs.load_state_dict(head.state_dict())
+    x = torch.full((1, 3, 8), 1000.0)
+    with torch.no_grad():
+        torch.testing.assert_close(head(x), theirs(x), rtol=0, atol=1e-2)
+        assert head(x).isfinite().all()
+
+
+@pytest.mark.parametrize("changes", [{"n_fft": 1281}, {"n_fft": 318}])
+def test_transforms_that_cannot_be(changes: dict[str, int]) -> None:
+    with pytest.raises(CheckpointError, match="must be even and at least hop"):
+        VocoderDims(**changes)
+
+
+# ---------------------------------------------------------------- parts and whole
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+@pytest.mark.parametrize("n_bandwidths", [0, 4])
+@torch.no_grad()
+def test_parts_equal_the_whole(stack: int, n_bandwidths: int) -> None:
+    vocoder = tiny_vocoder(stack=stack, n_bandwidths=n_bandwidths)
+    codes = random_codes(70, rows=2)
+    samples = 320 * stack
+    whole = vocoder(codes)
+    assert vocoder.context == -(-(3 * 3 + 2) // stack)
+    for start, stop in ((0, 1), (0, 70), (20, 21), (13, 60), (60, 70), (69, 70)):
+        part = vocoder.span(codes, start, stop)
+        wanted = whole[:, start * samples : stop * samples]
+        torch.testing.assert_close(part, wanted, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_context_is_no_longer_than_needed() -> None:
+    """The furthest frame that a span reads does matter, and the one beyond does not."""
+    vocoder, codes = tiny_vocoder(stack=1), random_codes(60)
+    wanted, reach = vocoder(codes)[:, 30 * 320 : 31 * 320], vocoder.context
+    for distance, changes in ((reach, True), (reach + 1, False)):
+        for place in (30 - distance, 30 + distance):
+            other = codes.clone()
+            other[0, place] = (other[0, place] + 500) % 1024
+            found = vocoder(other)[:, 30 * 320 : 31 * 320]
+            assert torch.equal(found, wanted) != changes
+
+
+@torch.no_grad()
+def test_long_speech_is_vocoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocoder, codes = tiny_vocoder(), random_codes(70)
+    whole = vocoder(codes)
+    sizes: list[int] = []
+    synthesise = vocoder.synthesise
+    monkeypatch.setattr(
+        vocoder, "synthesise", lambda x: (sizes.append(x.shape[2]), synthesise(x))[1]
+    )
+    monkeypatch.setattr(vocoders, "CHUNK_FRAMES", 16)
+    torch.testing.assert_close(vocoder(codes), whole, rtol=0, atol=1e-5)
+    assert len(sizes) == 5
+    assert max(sizes) <= 2 * (16 + 2 * vocoder.context)
+
+
+# ---------------------------------------------------------------- codecs
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(1024, 320), (64, 16)])
+def test_magnitudes_are_those_of_the_fourier_transform(n_fft: int, hop: int) -> None:
+    wave = torch.randn(2, 5000, generator=torch.Generator().manual_seed(1))
+    window = torch.hann_window(n_fft)
+    wanted = torch.stft(wave, n_fft, hop, window=window, center=False, return_complex=True).abs()
+    with NoneComplex():
+        found = Magnitudes(n_fft, hop)(wave)
+    torch.testing.assert_close(found, wanted.transpose(1, 2), rtol=0, atol=3e-5)
+
+
+def test_magnitudes_of_silence_have_a_slope() -> None:
+    wave = torch.zeros(1, 200, requires_grad=True)
+    Magnitudes(64, 16)(wave).sum().backward()
+    assert wave.grad is not None
+    assert wave.grad.isfinite().all()
+
+
+def test_there_and_back_is_the_same() -> None:
+    """Analysis by torch, synthesis by us: frames that overlap enough give the wave again."""
+    wave = torch.randn(1, 1600, generator=torch.Generator().manual_seed(2))
+    padded = F.pad(wave, (24, 24))
+    window = torch.hann_window(64)
+    spectrum = torch.stft(padded, 64, 16, window=window, center=False, return_complex=True)
+    found = InverseSTFT(64, 16)(spectrum.abs().transpose(1, 2), spectrum.angle().transpose(1, 2))
+    torch.testing.assert_close(found, wave, rtol=0, atol=1e-5)
+
+
+def _codes_by_stft(codec: MelCodec, wave: Tensor) -> Tensor:
+    """The slow oracle: torch's complex transform."""
+    d = codec.dims
+    wave = codec.levelled(wave)
+    frames, side = -(-wave.shape[1] // d.hop), (d.n_fft - d.hop) // 2
+    wave = F.pad(wave, (side, side + frames * d.hop - wave.shape[1]))
+    window = torch.hann_window(d.n_fft)
+    spectrum = torch.stft(wave, d.n_fft, d.hop, window=window, center=False, return_complex=True)
+    mel = spectrum.abs().transpose(1, 2)[:, :frames] @ codec.filters
+    mel = (mel.clamp(min=d.floor) / d.floor).log()
+    mel = F.pad(mel, (0, 0, 0, -mel.shape[1] % d.stack))
+    return codec.quantise(
+        (mel.unflatten(1, (-1, d.stack)).flatten(2) - codec.mean) @ codec.projection
+    )
+
+
+def test_codes_of_the_embedded_codec_do_not_change() -> None:
+    from mars5 import Mars5TTS
+
+    codec = Mars5TTS.from_pretrained(NANO, device="cpu").codec
+    assert isinstance(codec, MelCodec)
+    wave = load_reference(READER)[None]
+    for part in (wave, wave[:, :24_001], wave[:, 50_000:50_700]):
+        with NoneComplex():
+            found = codec.encode(part)
+        assert torch.equal(found, _codes_by_stft(codec, part))
+
+
+def test_the_path_of_sound_has_no_complex_numbers(speechlike: np.ndarray) -> None:
+    codec = MelCodec(MelCodecDims(**CODEC_DIMS))
+    for buffer in codec.state_dict().values():
+        buffer.normal_()
+    with NoneComplex(), torch.no_grad():
+        codes = codec.encode(torch.from_numpy(speechlike)[None])
+        tiny_vocoder()(codes)
+
+
+def test_odd_transforms_of_a_codec() -> None:
+    with pytest.raises(CheckpointError, match=r"MelCodecDims\.n_fft must be even, got 1023"):
+        MelCodecDims(n_fft=1023)
+
+
+@pytest.mark.parametrize("samples", [1, 319, 320, 321, 640, 3 * 960, 3 * 960 + 1, 5000])
+def test_encodec_in_chunks_is_encodec(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    codec = EncodecCodec().eval()
+    for book in codec.model.quantizer.vq.layers[:8]:
+        book._codebook.embed.normal_()
+        book._codebook.inited.fill_(1)
+    wave = torch.randn(1, samples) * 0.3
+    with torch.no_grad():
+        wanted = codec.model.encode(wave[:, None])[0][0].transpose(1, 2)
+    assert torch.equal(codec.encode(wave), wanted)
+    monkeypatch.setattr(codecs, "ENCODEC_CHUNK", 3)
+    with NoneComplex():
+        assert torch.equal(codec.encode(wave), wanted)
+    layers = codec.model.encoder.model
+    with torch.no_grad():
+        whole = layers[:13](wave[:, None])
+        torch.testing.assert_close(codecs._in_chunks(layers[:13], wave[:, None]), whole)
