@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mars5 import styles_command
-from mars5.cli_arguments import (
+from mars5.commands import styles
+from mars5.commands.arguments import (
     AUDIO_SUFFIXES,
     BROKEN_PIPE,
     FAILED,
@@ -155,20 +155,20 @@ def _speaker(args: argparse.Namespace, text: str) -> Speaker:
     settings = dict(args.settings)
     InferenceConfig(**settings)  # what can be refused is refused before the long work
     ref, has_transcript = _reference(args)
-    style = styles_command.chosen_style(args)
+    style = styles.chosen_style(args)
     model = _load(args)
     if ref is None and model.default_voice is not None:
         has_transcript = model.default_voice.transcript is not None
-    profile = styles_command.profile_of(args, model, text, has_transcript)
+    profile = styles.profile_of(args, model, text, has_transcript)
     cfg = model.default_config if profile is None else profile.config(model.config)
-    has_transcript = has_transcript or styles_command.continues(style, args.style_strength)
+    has_transcript = has_transcript or styles.continues(style, args.style_strength)
     cfg = replace(cfg, **{"deep_clone": cfg.deep_clone and has_transcript, **settings})
     directions = {
         "style": style,
         "style_strength": args.style_strength,
         "normalise": args.normalise,
     }
-    remarks = styles_command.tell(style, profile)
+    remarks = styles.tell(style, profile)
     return Speaker(model, (ref, args.ref_text, cfg), directions, remarks)
 
 
@@ -258,7 +258,7 @@ def _summary(output: str, speech: Speech, taken: float, seed: int) -> str:
 
 
 def _voice_make(args: argparse.Namespace) -> int:
-    from mars5.voice_tools import prepare_reference
+    from mars5.reference.prepare import prepare_reference
 
     _check_folder(args.output)
     if args.keep is not None:
@@ -281,7 +281,7 @@ def _voice_make(args: argparse.Namespace) -> int:
 
 
 def _voice_check(args: argparse.Namespace) -> int:
-    from mars5.reference import examine
+    from mars5.reference.report import examine
 
     report = examine(args.ref)
     print(json.dumps(report.to_json()) if args.json else report)
@@ -324,7 +324,7 @@ def _cloning(voice: Voice) -> str:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from mars5.doctor import examine
+    from mars5.commands.doctor import examine
 
     code = 0
     for fact in examine(args.model, args.device):
@@ -334,7 +334,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _batch(args: argparse.Namespace) -> int:
-    from mars5.batch_command import run
+    from mars5.commands.batch import run
 
     if args.ref_text is not None and args.ref is None:
         args.refuse("--ref-text goes with --ref")
@@ -342,14 +342,14 @@ def _batch(args: argparse.Namespace) -> int:
 
 
 def _edit(args: argparse.Namespace) -> int:
-    from mars5.edit_command import run
+    from mars5.commands.edit import run
 
     _check_output(args.output)
     return run(args)
 
 
 def _styles(args: argparse.Namespace) -> int:
-    return styles_command.list_styles(args)
+    return styles.list_styles(args)
 
 
 def _eval(args: argparse.Namespace) -> int:

@@ -351,7 +351,7 @@ def test_random_weights_are_small_and_finite() -> None:
 
 def test_the_table_of_all_commands_names_real_ones() -> None:
     """Each `mars5 bench` line of the script is understood."""
-    from mars5.cli_arguments import build_parser
+    from mars5.commands.arguments import build_parser
 
     script = Path(__file__).parent.parent / "benchmarks" / "tables.sh"
     assert os.access(script, os.X_OK)

@@ -24,7 +24,7 @@ import mars5
 from mars5 import Voice, __version__, doctor, hub
 from mars5.audio import write_audio
 from mars5.cli import main
-from mars5.cli_arguments import AUDIO_SUFFIXES
+from mars5.commands.arguments import AUDIO_SUFFIXES
 from mars5.tts import Mars5TTS
 
 TRANSCRIPT = "A short reference."

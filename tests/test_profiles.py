@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mars5 import InferenceConfig, Mars5TTS, Voice
+from mars5.commands.speed import Speed, measure, recommend
 from mars5.config import STEP_PROFILES
 from mars5.errors import ConfigError
 from mars5.profiles import (
@@ -23,7 +24,6 @@ from mars5.profiles import (
     preset_table,
     resolve_profile,
 )
-from mars5.speed import Speed, measure, recommend
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")

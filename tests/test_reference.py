@@ -19,16 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars5 import Voice
-from mars5.activity import without_short_runs
 from mars5.audio import load_reference
 from mars5.audio_bytes import FileBytes
 from mars5.cli import main
 from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError
-from mars5.excerpt import best_excerpt, trimmed
-from mars5.findings import lufs
-from mars5.recording import measure, read_span
-from mars5.reference import ReferenceReport, examine
-from mars5.voice_tools import prepare_reference
+from mars5.reference.activity import without_short_runs
+from mars5.reference.excerpt import best_excerpt, trimmed
+from mars5.reference.findings import lufs
+from mars5.reference.prepare import prepare_reference
+from mars5.reference.recording import measure, read_span
+from mars5.reference.report import ReferenceReport, examine
 
 SR = 24_000
 READER = Path(__file__).parents[1] / "examples" / "reader.wav"
@@ -46,7 +46,7 @@ def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: object) -> None:
         raise MissingExtraError("pip install 'mars5[eval]'")
 
-    monkeypatch.setattr("mars5.findings.least_similarity", missing)
+    monkeypatch.setattr("mars5.reference.findings.least_similarity", missing)
 
 
 @cache
@@ -253,13 +253,13 @@ def test_without_the_extra_the_second_speaker_is_not_checked() -> None:
 def test_a_second_speaker(
     found: float, wanted: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mars5.findings.least_similarity", lambda wave: found)
+    monkeypatch.setattr("mars5.reference.findings.least_similarity", lambda wave: found)
     assert problems(HEALTHY) == wanted
 
 
 def test_the_search_for_a_second_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of the encoder's windows: two voices, one voice, and a single odd window."""
-    from mars5 import speakers
+    from mars5.reference import speakers
 
     one, other = np.eye(2, dtype=np.float32)
     windows = {"two": [one] * 4 + [other] * 3, "one": [one] * 7, "cough": [one] * 6 + [other]}
@@ -277,7 +277,7 @@ def test_the_search_for_a_second_speaker(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_missing_encoder_is_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mars5 import speakers
+    from mars5.reference import speakers
 
     monkeypatch.setitem(sys.modules, "resemblyzer", None)
     speakers._encoder.cache_clear()

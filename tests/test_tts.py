@@ -747,7 +747,7 @@ def state():
         torch.get_rng_state().tolist(), torch.get_float32_matmul_precision(),
     )
 before = state()
-import mars5, mars5.cli, mars5.tts, mars5.voice, mars5.hub, mars5.doctor
+import mars5, mars5.cli, mars5.tts, mars5.voice, mars5.hub, mars5.commands.doctor
 [getattr(mars5, name) for name in mars5.__all__]
 import mars5.audio, mars5.codec, mars5.vocoder, mars5.checkpoint, mars5.nar.decode, mars5.ar.decode
 assert state() == before, (before, state())

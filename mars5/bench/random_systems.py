@@ -102,7 +102,7 @@ def random_weight(name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor
     if len(shape) == 1:  # gains of norms and of positions are 1, biases 0
         return torch.full(shape, 0.0 if name.endswith("bias") else 1.0, dtype=dtype)
     weight = torch.empty(shape.numel(), dtype=dtype)
-    for part in weight.split(POOL):  # in place: what is freed would leave holes in the memory
+    for part in torch.split(weight, POOL):  # in place: what is freed leaves holes in the memory
         part.copy_(_pool(dtype)[: len(part)])
     return weight.view(shape)
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mars5.recording import FRAMES_PER_SECOND, Flags, Floats, Measures
+from mars5.reference.recording import FRAMES_PER_SECOND, Flags, Floats, Measures
 
 LEAST_PAUSE = 5  # frames: shorter gaps are the closures of stops, inside words
 _LEAST_SOUND = 2  # frames: shorter ones are clicks

@@ -10,9 +10,9 @@ import soxr
 from mars5.audio import AudioInput, load_reference
 from mars5.config import SAMPLE_RATE
 from mars5.errors import ConfigError, TextError
-from mars5.excerpt import Excerpt, best_excerpt, trimmed
-from mars5.findings import LONGEST_SECONDS
-from mars5.reference import ReferenceReport, examine
+from mars5.reference.excerpt import Excerpt, best_excerpt, trimmed
+from mars5.reference.findings import LONGEST_SECONDS
+from mars5.reference.report import ReferenceReport, examine
 from mars5.text import check_speakable
 
 

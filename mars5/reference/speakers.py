@@ -10,7 +10,7 @@ import soxr
 
 from mars5.config import SAMPLE_RATE
 from mars5.eval.extra import extra
-from mars5.recording import Floats
+from mars5.reference.recording import Floats
 
 _ENCODER_RATE = 16_000
 _LEAST_SECONDS = 4.0  # two windows of 1.6 s that hardly overlap, for each of two voices

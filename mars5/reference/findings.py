@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from mars5.activity import Activity, db
 from mars5.audio import AudioInput
 from mars5.errors import MissingExtraError
-from mars5.recording import (
+from mars5.reference.activity import Activity, db
+from mars5.reference.recording import (
     BAND_HZ,
     FRAMES_PER_SECOND,
     HUM_HZ,
@@ -18,7 +18,7 @@ from mars5.recording import (
     Measures,
     read_span,
 )
-from mars5.speakers import least_similarity
+from mars5.reference.speakers import least_similarity
 
 Severity = Literal["info", "warning", "error"]
 

@@ -149,8 +149,8 @@ def _loaded(files: hub.ModelFiles, device: str | None) -> Iterator[Fact]:
 
 def _speed(system: Mars5TTS) -> Iterator[Fact]:
     """A mini benchmark of a few seconds, and the profile that fits."""
+    from mars5.commands.speed import measure, recommend
     from mars5.profiles import PROFILES
-    from mars5.speed import measure, recommend
 
     speed = measure(system)
     yield Fact("speed", f"AR {1 / speed.ar_frame:.0f} frames/s, {speed.frame_rate:g} a second")

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mars5.activity import Activity, Pause, db
 from mars5.audio import AudioInput
 from mars5.errors import AudioInputError, ConfigError
-from mars5.recording import FRAMES_PER_SECOND, measure, read_span
+from mars5.reference.activity import Activity, Pause, db
+from mars5.reference.recording import FRAMES_PER_SECOND, measure, read_span
 
 MARGIN_SECONDS = 0.2  # of a pause, kept before and after the speech
 EXCERPT_SECONDS = (5.0, 8.0)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mars5 import findings
-from mars5.activity import Activity
 from mars5.audio import AudioInput
-from mars5.findings import Finding
-from mars5.recording import measure
+from mars5.reference import findings
+from mars5.reference.activity import Activity
+from mars5.reference.findings import Finding
+from mars5.reference.recording import measure
 
 Verdict = Literal["healthy", "usable", "poor"]
 

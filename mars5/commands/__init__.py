@@ -1,0 +1,1 @@
+"""What the commands of `mars5.cli` do, one module for each."""
