@@ -267,6 +267,8 @@ def test_command_writes_table_line_file_and_plot(
     assert found["wall"]["load_seconds"] > 0
     assert found["setup"]["threads"] == torch.get_num_threads()
     assert any(line.startswith("AR: ids/s") for line in lines)
+    assert main(["--quiet", "bench", str(tiny_folder), "--device", "cpu", *SMALL]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"] == found["plan"]  # nothing but the line
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ import torch
 from conftest import tiny_config, write_tiny_model
 
 import mars5
-from mars5 import Voice, __version__, doctor, hub
+from mars5 import Voice, __version__, hub
 from mars5.audio import write_audio
 from mars5.cli import main
+from mars5.commands import doctor
 from mars5.commands.arguments import AUDIO_SUFFIXES
 from mars5.tts import Mars5TTS
 

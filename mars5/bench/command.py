@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         write_text(Path(args.json), line + "\n")
     if args.plot is not None:
         report.plot(Path(args.plot))
-    print(report.table())
+    if not args.quiet:
+        print(report.table())
     print(line)
     return 0
 
