@@ -155,11 +155,13 @@ def load_pair(
     config: ModelConfig | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    ar_dtype: torch.dtype | None = None,
 ) -> ModelPair:
     """Build both models from their files, with about one copy of the weights in memory.
 
     Args:
         config: overrides the files' own; without either, the published sizes apply.
+        ar_dtype: of the AR's weights, if not `dtype`.
 
     Raises:
         CheckpointError: as `read_checkpoint`; the files are swapped or do not belong together;
@@ -178,7 +180,7 @@ def load_pair(
         _check_layers(
             nar_file, nar_dims.n_enc_layers + nar_dims.n_dec_layers + nar_dims.n_spk_layers
         )
-        ar = _fill(lambda: CodecLM(ar_dims), ar_file, device, dtype)
+        ar = _fill(lambda: CodecLM(ar_dims), ar_file, device, ar_dtype or dtype)
         nar = _fill(lambda: ResidualTransformer(nar_dims), nar_file, device, dtype, FLOAT32_PARTS)
     return ModelPair(ar, nar, text, speech, config)
 

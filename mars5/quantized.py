@@ -20,10 +20,10 @@ def check_quantize(quantize: str | None, device: torch.device, dtype: torch.dtyp
         return
     if quantize != INT8:
         raise ConfigError(f"quantize must be {INT8!r} or None, got {quantize!r}")
-    if device.type != "cpu" or dtype != torch.float32:
+    if device.type != "cpu" or dtype == torch.float16:
         raise ConfigError(
-            f"quantize={INT8!r} is for float32 on a CPU, got {dtype} on {device}: leave it out, or "
-            "load with device='cpu'"
+            f"quantize={INT8!r} is for a CPU, with the NAR in float32 or bfloat16, got {dtype} on "
+            f"{device}: leave it out, or load with device='cpu'"
         )
 
 

@@ -215,7 +215,8 @@ class Mars5TTS:
             device: "cpu", "cuda", "cuda:1", "mps"; None takes the best one there is.
             dtype: of the two transformers; None takes float32 on a CPU and float16 elsewhere.
             quantize: "int8" rounds the AR's weights to 8 bits, for a CPU: at full size 4 to 5 times
-                as fast as float32 and a quarter of its memory; codes may differ.
+                as fast as float32 and a quarter of its memory; codes may differ. `dtype` is then
+                that of the NAR, float32 or bfloat16.
             profile: "flash", "pro", "instruct", "nano" or "auto": names the checkpoint if `model`
                 does not, and the settings of calls that give none (docs/profiles.md).
             hub_options: keywords of `huggingface_hub.hf_hub_download`: revision, cache_dir, token,
@@ -226,7 +227,7 @@ class Mars5TTS:
             HubError: the hub could not give the files.
             DeviceError: the device is not there.
             ConfigError: `dtype` is not float32, float16 or bfloat16; `quantize` is not "int8", or
-                the device is no CPU or the precision not float32; there is no such profile.
+                the device is no CPU or `dtype` float16; there is no such profile.
             OutOfMemoryError: the model does not fit into memory.
         """
         if profile is not None:
@@ -258,7 +259,8 @@ class Mars5TTS:
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
         check_quantize(quantize, where, precision)
-        pair = load_pair(files.ar, files.nar, device=where, dtype=precision)
+        ar_dtype = precision if quantize is None else torch.float32
+        pair = load_pair(files.ar, files.nar, device=where, dtype=precision, ar_dtype=ar_dtype)
         if quantize is None:
             lay_side_by_side(pair.ar)
         else:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -344,7 +345,16 @@ def test_quantize_switch(tiny_folder: Path) -> None:
     assert isinstance(system.ar.spk_encoder.layers[0].linear2, torch.nn.Linear)
 
 
-@pytest.mark.parametrize("options", [{"quantize": "int4"}, {"dtype": torch.bfloat16}])
+def test_int8_beside_a_half_precision_nar(tiny_folder: Path, speechlike: np.ndarray) -> None:
+    system = Mars5TTS.from_pretrained(
+        tiny_folder, device="cpu", dtype=torch.bfloat16, quantize="int8"
+    )
+    assert system.ar.embed.weight.dtype == torch.float32
+    assert system.nar.text_embed.weight.dtype == torch.bfloat16
+    assert system.generate("ab", speechlike, seed=1).audio.isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{"quantize": "int4"}, {"dtype": torch.float16}])
 def test_quantize_is_refused_where_it_cannot_be(tiny_folder: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="quantize"):
         Mars5TTS.from_pretrained(tiny_folder, device="cpu", **{"quantize": "int8", **options})

@@ -50,7 +50,8 @@ def random_system(
     precision = resolve_dtype(dtype, where)
     check_quantize(quantize, where, precision)
     text, speech, config, codec, vocoder = _full_parts() if size == FULL else _nano_parts()
-    ar = random_model(lambda: CodecLM(config.ar), where, precision)
+    ar_precision = precision if quantize is None else torch.float32
+    ar = random_model(lambda: CodecLM(config.ar), where, ar_precision)
     nar = random_model(lambda: ResidualTransformer(config.nar), where, precision, FLOAT32_PARTS)
     if quantize is None:
         lay_side_by_side(ar)
