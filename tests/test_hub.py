@@ -102,7 +102,7 @@ def test_folder_without_the_files(tmp_path: Path) -> None:
     "name",
     ["../x/y", "a/..", "a/b..c", "a/b/c", "a", "", "/no/such/folder", "a/b ", "a/b\n",
      "https://huggingface.co/a/b", "file:///etc", "a/b?x=1", "a\0/b", "x" * 5000,
-     f"{'x' * 97}/y", None, 5, b"nano"],
+     f"{'x' * 97}/y", 5, b"nano"],
 )  # fmt: skip
 def test_names_of_no_model(name: Any) -> None:
     with pytest.raises(HubError, match="is neither 'nano', nor a folder here, nor a hub repo"):
