@@ -10,14 +10,15 @@ __all__ = ["InferenceConfig", "Mars5Error", "Mars5TTS", "Speech", "Voice", "__ve
 if TYPE_CHECKING:
     from mars5.config import InferenceConfig
     from mars5.errors import Mars5Error
-    from mars5.tts import Mars5TTS, Speech
+    from mars5.speech import Speech
+    from mars5.tts import Mars5TTS
     from mars5.voice import Voice
 else:
     _HOMES = {
         "InferenceConfig": "mars5.config",
         "Mars5Error": "mars5.errors",
         "Mars5TTS": "mars5.tts",
-        "Speech": "mars5.tts",
+        "Speech": "mars5.speech",
         "Voice": "mars5.voice",
     }
 

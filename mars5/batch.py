@@ -15,9 +15,10 @@ from mars5.ar.decode import Request, generate_many
 from mars5.audio import AudioInput
 from mars5.config import InferenceConfig
 from mars5.device import memory_errors
+from mars5.engine import Coarse, Engine, Task
 from mars5.errors import ConfigError, Mars5Error
 from mars5.nar.decode import stack
-from mars5.tts import BatchItem, Coarse, Mars5TTS, Task
+from mars5.speech import BatchItem
 from mars5.voice import Voice
 
 LEAST_FILLED = 0.75  # speech shorter than this share of the longest waits for another NAR batch
@@ -86,38 +87,38 @@ def _seeds(seeds: int | Sequence[int] | None, n: int) -> list[int]:
 
 
 def speak_each(
-    system: Mars5TTS, inputs: list[Input], cfg: InferenceConfig | None, batch_size: int
+    engine: Engine, inputs: list[Input], cfg: InferenceConfig | None, batch_size: int
 ) -> Iterator[BatchItem]:
     """Yield the items of a batch as they are ready; an item that fails leaves the others alone."""
     tasks: dict[int, Task] = {}
-    prepare = _Preparation(system, cfg)
+    prepare = _Preparation(engine, cfg)
     for index, given in enumerate(inputs):
         try:
             tasks[index] = prepare(given)
         except Mars5Error as error:
             yield BatchItem(index, None, error)
     waiting: list[_Waiting] = []
-    for found in _coarse(system, tasks, batch_size):
+    for found in _coarse(engine, tasks, batch_size):
         if isinstance(found, BatchItem):
             yield found
             continue
         waiting.append(found)
         if len(waiting) >= batch_size:
-            yield from _refined(system, _taken(waiting, batch_size))
+            yield from _refined(engine, _taken(waiting, batch_size))
     while waiting:
-        yield from _refined(system, _taken(waiting, batch_size))
+        yield from _refined(engine, _taken(waiting, batch_size))
 
 
 class _Preparation:
     """Makes tasks; a reference that serves several texts is encoded once."""
 
-    def __init__(self, system: Mars5TTS, cfg: InferenceConfig | None) -> None:
-        self.system, self.cfg = system, cfg
+    def __init__(self, engine: Engine, cfg: InferenceConfig | None) -> None:
+        self.engine, self.cfg = engine, cfg
         self.voices: dict[tuple[int, str | None], Voice] = {}
 
     def __call__(self, given: Input) -> Task:
         key = id(given.ref_audio), given.ref_transcript
-        task = self.system._task(
+        task = self.engine.task(
             given.text,
             self.voices.get(key, given.ref_audio),
             None if key in self.voices else given.ref_transcript,
@@ -138,7 +139,7 @@ class _Waiting:
 
 
 def _coarse(
-    system: Mars5TTS, tasks: dict[int, Task], batch_size: int
+    engine: Engine, tasks: dict[int, Task], batch_size: int
 ) -> Iterator[_Waiting | BatchItem]:
     """Coarse codes as they are complete; the longest texts first, to leave no row alone at last."""
     order = sorted(tasks, key=lambda index: -len(tasks[index].text))
@@ -150,12 +151,12 @@ def _coarse(
     )
     ids: dict[int, list[int]] = {index: [] for index in order}
     drawn_ids = generate_many(
-        system.ar,
+        engine.ar,
         requests,
-        system.vocabulary,
+        engine.vocabulary,
         tasks[order[0]].cfg,  # all are the same but for deep_clone, which the AR does not read
         min(batch_size, len(order)),
-        system._spare_steps,
+        engine.spare_steps,
     )
     for drawn in drawn_ids:
         index = order[drawn.index]
@@ -163,7 +164,7 @@ def _coarse(
         if drawn.error is not None:
             yield BatchItem(index, None, drawn.error)
         elif drawn.done:
-            yield _Waiting(index, tasks[index], system._coarse(tasks[index], ids.pop(index)))
+            yield _Waiting(index, tasks[index], engine.coarse(tasks[index], ids.pop(index)))
 
 
 def _taken(waiting: list[_Waiting], batch_size: int) -> list[_Waiting]:
@@ -180,12 +181,12 @@ def _length(item: _Waiting) -> int:
     return len(item.coarse.codes)
 
 
-def _refined(system: Mars5TTS, items: list[_Waiting]) -> Iterator[BatchItem]:
+def _refined(engine: Engine, items: list[_Waiting]) -> Iterator[BatchItem]:
     """Speech of all items by one run of the NAR; after a failure, by one for each half."""
     asked, able = [], []
     for item in items:
         try:
-            asked.append(system._refinement(item.task, item.coarse))
+            asked.append(engine.refinement(item.task, item.coarse))
             able.append(item)
         except Mars5Error as error:
             yield BatchItem(item.index, None, error)
@@ -196,7 +197,7 @@ def _refined(system: Mars5TTS, items: list[_Waiting]) -> Iterator[BatchItem]:
     try:
         with memory_errors():
             estimator, known = stack(asked)
-            *_, codes = system._denoise(estimator, known, able[0].task.cfg, generators)
+            *_, codes = engine.denoise(estimator, known, able[0].task.cfg, generators)
     except Mars5Error as error:
         if len(able) == 1:
             yield BatchItem(able[0].index, None, error)
@@ -205,11 +206,11 @@ def _refined(system: Mars5TTS, items: list[_Waiting]) -> Iterator[BatchItem]:
             generator.set_state(state)
         middle = len(able) // 2
         for half in (able[:middle], able[middle:]):
-            yield from _refined(system, half)
+            yield from _refined(engine, half)
         return
     for item, row, (_, alone) in zip(able, codes, asked, strict=True):
         try:
-            speech = system._speech(item.task, item.coarse, row[: alone.codes.shape[1]])
+            speech = engine.speech(item.task, item.coarse, row[: alone.codes.shape[1]])
         except Mars5Error as error:
             yield BatchItem(item.index, None, error)
         else:

@@ -35,7 +35,8 @@ from mars5.errors import ConfigError, Mars5Error, TextError
 from mars5.text import MAX_TEXT, check_speakable
 
 if TYPE_CHECKING:
-    from mars5.tts import Mars5TTS, Speech
+    from mars5.speech import Speech
+    from mars5.tts import Mars5TTS
     from mars5.verify import Verify
     from mars5.voice import Voice
 

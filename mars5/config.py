@@ -141,6 +141,19 @@ class InferenceConfig:
         return self.generate_max_len_override if self.generate_max_len_override > 1 else 2000
 
 
+def check_settings(cfg: InferenceConfig | None) -> None:
+    """Refuse as settings of a call what is neither settings nor None.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if cfg is not None and not isinstance(cfg, InferenceConfig):
+        raise ConfigError(
+            f"cfg must be an InferenceConfig, got {type(cfg).__name__}: write "
+            "InferenceConfig(name=value, ...)"
+        )
+
+
 def _check_number(name: str, value: Any, whole: bool) -> None:
     low, high = _RANGES[name]
     kind = "a whole number" if whole else "a number"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from mars5.audio import AudioInput
+from mars5.config import InferenceConfig, check_settings
+from mars5.engine import Engine, is_transcribed
 from mars5.errors import ConfigError
-from mars5.profiles import AUTO, named_profile
+from mars5.profiles import AUTO, Profile, named_profile, resolve_profile
 from mars5.styles import VOICE_SUFFIXES, Style, StyleBank, StyleChoice
 from mars5.voice import Voice
-
-if TYPE_CHECKING:
-    from mars5.tts import Mars5TTS
+from mars5.voices import Voices
 
 StyleInput: TypeAlias = AudioInput | Voice | Style | StyleChoice
 
@@ -23,6 +23,8 @@ class Direction:
 
     Attributes:
         live: the audio is heard while it is made, which "auto" takes into account.
+        default_profile: of calls that give neither profile nor settings.
+        bank: what instructions choose from; None for the shipped one.
 
     Raises:
         ConfigError: a profile that is not known, a style given twice, a strength without a style.
@@ -33,6 +35,8 @@ class Direction:
     style_strength: float = 1.0
     instructions: str | None = None
     live: bool = False
+    default_profile: str | None = None
+    bank: StyleBank | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in (None, AUTO):
@@ -50,23 +54,76 @@ class Direction:
         return self.style is not None or self.instructions is not None
 
 
-def choose_style(bank: StyleBank | None, direction: Direction) -> StyleChoice | None:
-    """The style that the instructions choose, or the choice that was given; None for neither.
+@dataclass(frozen=True, eq=False)
+class Directed:
+    """What a call's wishes come to.
 
-    Args:
-        bank: None for the shipped one.
+    Attributes:
+        choice: what instructions chose, if there were any.
+        profile: whose settings `cfg` are, if it is a profile's.
+    """
+
+    voice: Voice
+    cfg: InferenceConfig
+    choice: StyleChoice | None
+    profile: Profile | None
+
+
+def directed(
+    engine: Engine,
+    text: str,
+    ref_audio: AudioInput | Voice | None,
+    ref_transcript: str | None,
+    cfg: InferenceConfig | None,
+    direction: Direction,
+) -> Directed:
+    """Voice and settings of a call; arguments and errors are those of `Mars5TTS.generate`."""
+    voice, choice = directed_voice(engine.voices, ref_audio, ref_transcript, cfg, direction)
+    name, profile = direction.profile or direction.default_profile, None
+    if cfg is None and name is not None:
+        profile = resolve_profile(
+            name, engine.device.type, characters=len(text),
+            transcript=voice.transcript is not None,
+            live=direction.live, directed=voice.style is not None,
+        )  # fmt: skip
+        cfg = profile.config(engine.config)
+        cfg = replace(cfg, deep_clone=cfg.deep_clone and is_transcribed(voice))
+    return Directed(voice, engine.settings_for(voice, cfg), choice, profile)
+
+
+def directed_voice(
+    voices: Voices,
+    ref_audio: AudioInput | Voice | None,
+    ref_transcript: str | None,
+    cfg: InferenceConfig | None,
+    direction: Direction,
+) -> tuple[Voice, StyleChoice | None]:
+    """The voice with its style, and what instructions chose; arguments and errors as above."""
+    check_settings(cfg)
+    if cfg is not None and direction.profile is not None:
+        raise ConfigError("give a profile or settings (cfg), not both")
+    choice = choose_style(direction)
+    voice = voices.of(ref_audio, ref_transcript, cfg)
+    style = direction.style if choice is None else choice
+    if style is not None:
+        voice = styled(voices, voice, style, direction.style_strength)
+    return voice, choice
+
+
+def choose_style(direction: Direction) -> StyleChoice | None:
+    """The style that the instructions choose, or the choice that was given; None for neither.
 
     Raises:
         StyleError: the bank has nothing like it.
     """
     if direction.instructions is not None:
-        bank = StyleBank.shipped() if bank is None else bank
+        bank = StyleBank.shipped() if direction.bank is None else direction.bank
         return bank.choose(direction.instructions)
     return direction.style if isinstance(direction.style, StyleChoice) else None
 
 
-def styled(system: Mars5TTS, voice: Voice, style: StyleInput, strength: float) -> Voice:
-    """The voice with a style, whose clips this system prepares.
+def styled(voices: Voices, voice: Voice, style: StyleInput, strength: float) -> Voice:
+    """The voice with a style, whose clips are prepared.
 
     Raises:
         AudioInputError, VoiceError: the clip cannot be used.
@@ -74,12 +131,12 @@ def styled(system: Mars5TTS, voice: Voice, style: StyleInput, strength: float) -
     """
     clip = style.style if isinstance(style, StyleChoice) else style
     if not isinstance(clip, Style):
-        return voice.with_style(system._voice_for(clip, None, None), strength)
-    plain = None if clip.plain is None else _clip_voice(system, clip.plain)
-    return voice.with_style(_clip_voice(system, clip), strength, plain=plain)
+        return voice.with_style(voices.of(clip), strength)
+    plain = None if clip.plain is None else _clip_voice(voices, clip.plain)
+    return voice.with_style(_clip_voice(voices, clip), strength, plain=plain)
 
 
-def _clip_voice(system: Mars5TTS, style: Style) -> Voice:
+def _clip_voice(voices: Voices, style: Style) -> Voice:
     if style.path.suffix in VOICE_SUFFIXES:
-        return system._voice_for(Voice.load(style.path), style.text, None)
-    return system.voice(style.path, style.text, provenance={"licence": style.licence})
+        return voices.of(Voice.load(style.path), style.text)
+    return voices.make(style.path, style.text, provenance={"licence": style.licence})

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from mars5.ar.decode import generate_ids
 from mars5.audio import AudioInput, load_reference, trim_interval
 from mars5.config import N_CODEBOOKS, SAMPLE_RATE, InferenceConfig
+from mars5.engine import Engine, Task
 from mars5.errors import GenerationError, VoiceError
 from mars5.eval.alignment import align
 from mars5.eval.clips import to_judges
@@ -28,9 +28,6 @@ from mars5.text import check_speakable
 from mars5.transcripts import Change, Times, changes, check_end, check_times, gap, heard_times
 from mars5.verify import Hearing, Verify, recogniser, verified
 from mars5.voice import Voice
-
-if TYPE_CHECKING:
-    from mars5.tts import Mars5TTS, Task
 
 ASR = "base"  # finds words better than "tiny.en"
 _MAX_PACE = 3.0  # new words may take so many times as long as at the pace of the recording,
@@ -77,7 +74,7 @@ class Edited:
 
 
 def edit(
-    system: Mars5TTS,
+    engine: Engine,
     recording: AudioInput | Voice,
     transcript: str,
     new_transcript: str,
@@ -95,15 +92,15 @@ def edit(
         recogniser(ASR)  # what is missing is told before the work
     else:
         check_times(times, transcript)
-    cfg = replace(cfg or system.default_config, deep_clone=False, ref_audio_pad=0)
-    voice, wave = _loaded(system, recording, cfg)
-    task = system._task(new_transcript, voice, None, cfg, generator)
+    cfg = replace(cfg or engine.default_config, deep_clone=False, ref_audio_pad=0)
+    voice, wave = _loaded(engine, recording, cfg)
+    task = engine.task(new_transcript, voice, None, cfg, generator)
     ears = None
     if times is None:
         ears = recogniser(ASR)
         times = heard_times(ears, wave, transcript)
-    check_end(times, len(voice.codes) / system.codec.frame_rate)
-    job = _Job(system, task, transcript.split(), new_transcript.split(), times, ears)
+    check_end(times, len(voice.codes) / engine.codec.frame_rate)
+    job = _Job(engine, task, transcript.split(), new_transcript.split(), times, ears)
     if check is None:
         return job.run(changed)
 
@@ -115,16 +112,16 @@ def edit(
 
 
 def _loaded(
-    system: Mars5TTS, recording: AudioInput | Voice, cfg: InferenceConfig
+    engine: Engine, recording: AudioInput | Voice, cfg: InferenceConfig
 ) -> tuple[Voice, Tensor]:
     """The recording as codes, with speaker vectors, and as a wave (T,) at 24 kHz."""
     if not isinstance(recording, Voice):
         wave = load_reference(recording)
-        return system.voice(wave, cfg=cfg), wave
+        return engine.voices.make(wave, cfg=cfg), wave
     if recording.is_blend:
         raise VoiceError("the voice is a blend, which has no recording that could be edited")
-    voice = system._voice_for(recording, None, cfg)
-    return voice, system.vocode(voice.codes)[0]
+    voice = engine.voices.of(recording, None, cfg)
+    return voice, engine.vocode(voice.codes)[0]
 
 
 @dataclass
@@ -138,7 +135,7 @@ class _Job:
         ears: finds the end of new words, if there.
     """
 
-    system: Mars5TTS
+    engine: Engine
     task: Task
     old: list[str]
     new: list[str]
@@ -147,7 +144,7 @@ class _Job:
     finish_reason: str = field(default="stop", init=False)
 
     def run(self, changed: list[Change]) -> Edited:
-        recording, rate = self.task.voice.codes, self.system.codec.frame_rate
+        recording, rate = self.task.voice.codes, self.engine.codec.frame_rate
         codes, mask = recording[:0], recording[:0] > 0
         spans, done = [], 0
         for change in changed:
@@ -164,7 +161,7 @@ class _Job:
         codes, mask = _extended(codes, mask, recording[done:])
         if not mask.all():
             codes = self._filled(codes, mask)
-        audio = self.system.vocode(codes)[0].clone()
+        audio = self.engine.vocode(codes)[0].clone()
         return Edited(audio, codes, tuple(spans), self.finish_reason, rate)
 
     def _fresh(self, change: Change, before: Tensor) -> Tensor:
@@ -179,7 +176,7 @@ class _Job:
         if len(fresh) and self.ears is not None:
             wave = to_judges(self._sound(before, fresh).numpy(), SAMPLE_RATE)
             last = align(self.ears, wave, text)[change.j2 - change.j1 - 1]
-            fresh = fresh[: max(1, round(last.end * self.system.codec.frame_rate))]
+            fresh = fresh[: max(1, round(last.end * self.engine.codec.frame_rate))]
         if not len(fresh):
             new = " ".join(self.new[change.j1 : change.j2])
             raise GenerationError(
@@ -189,36 +186,36 @@ class _Job:
 
     def _written(self, said: str, before: Tensor, text: str) -> Tensor:
         """Coarse codes (n,) of `text`, by the AR, after those `before`, which say `said`."""
-        system, voice = self.system, self.task.voice
+        engine, voice = self.engine, self.task.voice
         goes_on = bool(said) and len(before) > 0
         if goes_on:
             codes = before[:, None].expand(-1, N_CODEBOOKS)
             voice = replace(voice, codes=codes, transcript=said)
         cfg = replace(self.task.cfg, deep_clone=goes_on)
-        task = system._task(text, voice, None, cfg, self.task.generator)
+        task = engine.task(text, voice, None, cfg, self.task.generator)
         most = min(cfg.max_len, len(task.prompt.ids) + self._most_frames(text))
         task = replace(task, cfg=replace(cfg, generate_max_len_override=most))
         ids = generate_ids(
-            system.ar,
+            engine.ar,
             torch.tensor([task.prompt.ids]),
             voice.ar_speaker[None],
-            system.vocabulary,
+            engine.vocabulary,
             task.cfg,
             task.estimate,
             task.generator,
         )
-        coarse = system._coarse(task, list(ids))
+        coarse = engine.coarse(task, list(ids))
         if coarse.finish_reason != "stop":
             self.finish_reason = coarse.finish_reason
-        text_ids, drop_first = system.vocabulary.n_text, system.config.prompt.drop_first
-        given = speech_codes(task.prompt, [], text_ids, system.speech_tokenizer, drop_first)
+        text_ids, drop_first = engine.vocabulary.n_text, engine.config.prompt.drop_first
+        given = speech_codes(task.prompt, [], text_ids, engine.speech_tokenizer, drop_first)
         return torch.tensor(coarse.codes[len(given) :], dtype=torch.int64)
 
     def _most_frames(self, text: str) -> int:
         """More than the words can take, at the pace of the recording: the end of a babble."""
         seconds_per_letter = (self.times[-1][1] - self.times[0][0]) / len(" ".join(self.old))
         seconds = _EXTRA_SECONDS + _MAX_PACE * seconds_per_letter * len(text)
-        return math.ceil(seconds * self.system.codec.frame_rate)
+        return math.ceil(seconds * self.engine.codec.frame_rate)
 
     def _without_silence(self, before: Tensor, fresh: Tensor) -> Tensor:
         """Fresh codes without the silence at their ends: a last word is followed by some."""
@@ -230,15 +227,15 @@ class _Job:
 
     def _sound(self, before: Tensor, fresh: Tensor) -> Tensor:
         """(T,) of the fresh coarse codes, as they sound after those before."""
-        wave = self.system.vocode(torch.cat([before, fresh]))[0]
+        wave = self.engine.vocode(torch.cat([before, fresh]))[0]
         return wave[len(wave) // (len(before) + len(fresh)) * len(before) :]
 
     def _filled(self, codes: Tensor, mask: Tensor) -> Tensor:
         """All codes (n, Q), by the NAR, which sees those on both sides of what is not known."""
-        device = self.system.device
+        device = self.engine.device
         known = Known(codes[None].to(device), mask[None].to(device))
-        estimator = self.system._estimator(self.task)
-        *_, filled = self.system._denoise(estimator, known, self.task.cfg, self.task.generator)
+        estimator = self.engine.estimator(self.task)
+        *_, filled = self.engine.denoise(estimator, known, self.task.cfg, self.task.generator)
         return filled[0].cpu().clone()
 
 

@@ -1,23 +1,55 @@
-"""Parts of a system beside its two transformers: codec, vocoder, and the fingerprint of voices."""
+"""From the files of a checkpoint to an `Engine`."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mars5 import hub
-from mars5.ar.model import CodecLM
-from mars5.checkpoint import read_weights
+from mars5.ar.steps import lay_side_by_side
+from mars5.checkpoint import load_pair, read_weights
 from mars5.codec import EncodecCodec, MelCodec, build_encodec, build_mel_codec
 from mars5.config import ModelConfig
+from mars5.device import memory_errors, resolve_device, resolve_dtype
+from mars5.engine import Engine
 from mars5.errors import CheckpointError
-from mars5.nar.model import ResidualTransformer
+from mars5.quantized import check_quantize, quantize_linears
 from mars5.vocoder import Vocoder, build_published_vocoder, build_vocoder
+from mars5.voice import Voice
 
-_SPEAKER_PARTS = ("spk_", "ref_", "pos_embedding")  # parameters of the two speaker encoders
+
+@memory_errors()
+def load_engine(
+    files: hub.ModelFiles,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    quantize: str | None,
+    hub_options: dict[str, Any],
+) -> Engine:
+    """The models of one checkpoint; arguments and errors are those of `Mars5TTS.from_files`."""
+    hub.check_options(hub_options)
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    check_quantize(quantize, where, precision)
+    ar_dtype = precision if quantize is None else torch.float32
+    pair = load_pair(files.ar, files.nar, device=where, dtype=precision, ar_dtype=ar_dtype)
+    if quantize is None:
+        lay_side_by_side(pair.ar)
+    else:
+        quantize_linears(pair.ar.ar)
+    codec, vocoder = load_codec_and_vocoder(files, pair.config, hub_options)
+    return Engine(
+        pair.ar,
+        pair.nar,
+        pair.text_tokenizer,
+        pair.speech_tokenizer,
+        codec.to(where),
+        vocoder.to(where),
+        pair.config,
+        Voice.load(files.voice) if files.voice is not None else None,
+    )
 
 
 def load_codec_and_vocoder(
@@ -56,19 +88,3 @@ def load_codec_and_vocoder(
 def _caching(hub_options: dict[str, Any]) -> dict[str, Any]:
     """The hub keywords that hold for any repository: a revision names one of the model's only."""
     return {key: value for key, value in hub_options.items() if key != "revision"}
-
-
-def speaker_fingerprint(ar: CodecLM, nar: ResidualTransformer) -> str:
-    """Tells whether stored speaker vectors came from these models.
-
-    Covers a part of every parameter that a speaker vector depends on: training changes them all.
-    """
-    digest = hashlib.sha256()
-    for model in (ar, nar):
-        for name, parameter in model.named_parameters():
-            if name.startswith(_SPEAKER_PARTS):
-                values = parameter.detach().flatten()
-                some = values[:: max(1, len(values) // 64)]
-                # In the coarsest precision a model is loaded in, so that all of them agree.
-                digest.update(some.bfloat16().cpu().view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -1,9 +1,11 @@
-"""Random numbers of a text in pieces: every piece has its own, whatever the others drew."""
+"""Random numbers of a call; each piece of a text has its own, whatever the others drew."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+
+from mars5.errors import ConfigError
 
 _PIECE, _REFINEMENT = 1, 2
 
@@ -50,3 +52,22 @@ class Seeds:
     def _derived(self, *label: int) -> int:
         state = np.random.SeedSequence([self._root, *label]).generate_state(1, np.uint64)
         return int(state[0] >> 1)
+
+
+def checked_source(seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:
+    """What a call draws from: the generator of its seed, or its own; None is torch's global one.
+
+    Raises:
+        ConfigError: both are given, or something that is neither.
+    """
+    if generator is not None and not (
+        isinstance(generator, torch.Generator) and generator.device.type == "cpu"
+    ):
+        raise ConfigError(f"generator must be a torch.Generator on the CPU, got {generator!r}")
+    if seed is None:
+        return generator
+    if generator is not None:
+        raise ConfigError("give a seed or a generator, not both")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+    return torch.Generator().manual_seed(seed)

@@ -22,7 +22,7 @@ from mars5.eval.text import word_errors, words_of
 
 if TYPE_CHECKING:
     from mars5.editing import Edited
-    from mars5.tts import Speech
+    from mars5.speech import Speech
 
 MAX_TRIES = 100
 

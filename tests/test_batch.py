@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mars5 import InferenceConfig, Mars5TTS, Speech
+from mars5.engine import Engine
 from mars5.errors import BatchError, ConfigError, GenerationError, OutOfMemoryError, TextError
 from mars5.voice import Voice
+from mars5.voices import Voices
 
 SHORT = InferenceConfig(
     timesteps=4, generate_max_len_override=70, top_k=0, top_p=0.9, deep_clone=False
@@ -101,9 +103,9 @@ def test_a_reference_for_all_is_encoded_once(
     tiny: Mars5TTS, speechlike: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[object] = []
-    original = Mars5TTS.voice
+    original = Voices.make
     monkeypatch.setattr(
-        Mars5TTS, "voice", lambda self, *a, **k: (calls.append(a), original(self, *a, **k))[1]
+        Voices, "make", lambda self, *a, **k: (calls.append(a), original(self, *a, **k))[1]
     )
     tiny.tts_batch(TEXTS[:3], speechlike, cfg=SHORT, seeds=1)
     assert len(calls) == 1
@@ -141,16 +143,16 @@ def test_row_48_too_large_a_batch_is_halved(
     tiny: Mars5TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     wanted = tiny.tts_batch(TEXTS, voices[0], cfg=SHORT, seeds=SEEDS)
-    original = Mars5TTS._denoise
+    original = Engine.denoise
 
-    def tight(self: Mars5TTS, estimator, known, cfg, generator):  # type: ignore[no-untyped-def]
+    def tight(self: Engine, estimator, known, cfg, generator):  # type: ignore[no-untyped-def]
         steps = original(self, estimator, known, cfg, generator)
         next(steps)  # it fails when numbers have been drawn
         if len(known.codes) > most:
             raise RuntimeError("CUDA out of memory")
         return steps
 
-    monkeypatch.setattr(Mars5TTS, "_denoise", tight)
+    monkeypatch.setattr(Engine, "denoise", tight)
     monkeypatch.setattr("mars5.batch.LEAST_FILLED", 0.0)  # all in one batch
     found = tiny.tts_batch(TEXTS, voices[0], cfg=SHORT, seeds=SEEDS)
     for one, other in zip(found, wanted, strict=True):
@@ -163,7 +165,7 @@ def test_what_does_not_fit_alone_is_reported(
     def full(*_: object) -> None:
         raise RuntimeError("not enough memory")
 
-    monkeypatch.setattr(Mars5TTS, "_denoise", full)
+    monkeypatch.setattr(Engine, "denoise", full)
     items = list(tiny.tts_batch_iter(TEXTS, voices[0], cfg=SHORT, seeds=SEEDS))
     assert sorted(item.index for item in items) == [0, 1, 2, 3]
     assert all(isinstance(item.error, OutOfMemoryError) for item in items)

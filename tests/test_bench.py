@@ -321,7 +321,7 @@ def test_random_nano_has_the_sizes_of_the_embedded_checkpoint() -> None:
     assert system.default_voice is None
     assert sum(p.numel() for p in system.nar.parameters()) > 8_000_000
     codes = torch.randint(1024, (9, N_CODEBOOKS))
-    assert system._prepared(codes, None, {}).ar_speaker.isfinite().all()
+    assert system.engine.voices.of_codes(codes, None, {}).ar_speaker.isfinite().all()
 
 
 def test_random_full_has_the_published_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from mars5.audio import write_audio
 from mars5.cli import main
 from mars5.commands import doctor
 from mars5.commands.arguments import AUDIO_SUFFIXES
+from mars5.engine import Engine
 from mars5.tts import Mars5TTS
 
 TRANSCRIPT = "A short reference."
@@ -371,7 +372,7 @@ def test_interrupt_exits_with_130_and_leaves_no_file(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Mars5TTS, "vocode", interrupted)
+    monkeypatch.setattr(Engine, "vocode", interrupted)
     assert main(["say", "Hello.", "--model", model]) == 130
     assert capsys.readouterr().err.endswith("mars5: interrupted\n")
     assert not list(here.iterdir())

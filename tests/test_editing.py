@@ -19,6 +19,7 @@ from mars5 import InferenceConfig, Mars5TTS, Voice
 from mars5.cli import main
 from mars5.config import PromptConvention
 from mars5.editing import Edited
+from mars5.engine import Engine
 from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError, VoiceError
 from mars5.eval.clips import read_wave
 from mars5.eval.text import word_errors, words_of
@@ -139,7 +140,7 @@ def test_words_left_out_need_no_model(
     tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mars5.editing.generate_ids", None)
-    monkeypatch.setattr(Mars5TTS, "_denoise", None)
+    monkeypatch.setattr(Engine, "denoise", None)
     edit = edited(tiny, voice, "one four five")
     assert torch.equal(edit.codes, torch.cat([voice.codes[:11], voice.codes[30:]]))
     assert edit.finish_reason == "stop"
@@ -163,15 +164,15 @@ def test_new_words_go_on_from_the_codes_before_them(
 ) -> None:
     """The second edit is written after the first one's new codes, with their words."""
     prompts: list[tuple[str, list[int]]] = []
-    task_of = Mars5TTS._task
+    task_of = Engine.task
 
-    def spy(self: Mars5TTS, text: str, ref: Any, *others: Any) -> Any:
+    def spy(self: Engine, text: str, ref: Any, *others: Any) -> Any:
         task = task_of(self, text, ref, *others)
         if task.cfg.deep_clone:
             prompts.append((f"{task.voice.transcript}|{text}", task.voice.codes[:, 0].tolist()))
         return task
 
-    monkeypatch.setattr(Mars5TTS, "_task", spy)
+    monkeypatch.setattr(Engine, "task", spy)
     edit = edited(tiny, voice, "one six three seven five")
     first, second = edit.spans
     coarse = edit.codes[:, 0].tolist()
@@ -185,10 +186,10 @@ def test_the_nar_sees_both_sides_and_no_less(
     tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    denoise = Mars5TTS._denoise
+    denoise = Engine.denoise
     monkeypatch.setattr(
-        Mars5TTS,
-        "_denoise",
+        Engine,
+        "denoise",
         lambda self, estimator, known, *o: (
             asked.append(known),
             denoise(self, estimator, known, *o),

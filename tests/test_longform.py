@@ -16,6 +16,7 @@ import torch
 from mars5 import InferenceConfig, Mars5TTS
 from mars5.audio_writer import audio_file
 from mars5.cli import main
+from mars5.engine import Engine
 from mars5.errors import AudioInputError, ConfigError, GenerationError, TextError
 from mars5.longform.levels import MOST_DB, levelled, speech_level
 from mars5.seeds import Seeds
@@ -37,13 +38,13 @@ def voice(tiny: Mars5TTS, speechlike: np.ndarray) -> Voice:
 def spoken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The pieces that are spoken, as they come."""
     texts: list[str] = []
-    utterance = Mars5TTS._utterance
+    utterance = Engine.utterance
 
-    def noted(self: Mars5TTS, text: str, *args: Any, **rest: Any) -> Any:
+    def noted(self: Engine, text: str, *args: Any, **rest: Any) -> Any:
         texts.append(text)
         return utterance(self, text, *args, **rest)
 
-    monkeypatch.setattr(Mars5TTS, "_utterance", noted)
+    monkeypatch.setattr(Engine, "utterance", noted)
     return texts
 
 
@@ -77,7 +78,7 @@ def test_a_text_of_pieces_is_its_pieces_joined(tiny: Mars5TTS, voice: Voice) -> 
 def test_a_single_piece_is_untouched(tiny: Mars5TTS, voice: Voice) -> None:
     speech = tiny.generate(FIRST, voice, cfg=CFG, seed=5)
     generator = torch.Generator().manual_seed(5)
-    alone = tiny._utterance(FIRST, voice, CFG, generator)
+    alone = tiny.engine.utterance(FIRST, voice, CFG, generator)
     assert torch.equal(speech.audio, alone.audio)
     assert [piece.text for piece in speech.pieces] == [FIRST]
     assert speech.pieces[0].stop == len(speech.audio)
@@ -144,14 +145,14 @@ def test_narration_is_what_generate_gives_and_keeps_nothing(tiny: Mars5TTS, voic
 def test_a_piece_that_gives_nothing_is_tried_again(
     tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    utterance, failures = Mars5TTS._utterance, [True, True, False]
+    utterance, failures = Engine.utterance, [True, True, False]
 
-    def failing(self: Mars5TTS, *args: Any) -> Any:
+    def failing(self: Engine, *args: Any) -> Any:
         if failures.pop(0) if failures else False:
             raise GenerationError("nothing")
         return utterance(self, *args)
 
-    monkeypatch.setattr(Mars5TTS, "_utterance", failing)
+    monkeypatch.setattr(Engine, "utterance", failing)
     assert len(list(tiny.narrate(TEXT, voice, cfg=CFG, seed=5))) == 3
     assert sum("trying another seed" in record.message for record in caplog.records) == 2
     failures += [True, True, True]
@@ -164,15 +165,15 @@ def test_a_piece_that_gives_nothing_is_tried_again(
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, piece: int, speak: Callable[[], object]) -> None:
     """Have `speak` interrupted when it comes to the piece number `piece`."""
-    utterance, count = Mars5TTS._utterance, iter(range(100))
+    utterance, count = Engine.utterance, iter(range(100))
 
-    def killed(self: Mars5TTS, *args: Any) -> Any:
+    def killed(self: Engine, *args: Any) -> Any:
         if next(count) == piece:
             raise KeyboardInterrupt
         return utterance(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Mars5TTS, "_utterance", killed)
+        patch.setattr(Engine, "utterance", killed)
         with pytest.raises(KeyboardInterrupt):
             speak()
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mars5 import Mars5TTS
+from mars5.engine import Engine
 
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCKS = [
@@ -36,7 +37,7 @@ def tiny_speaking(tiny: Mars5TTS) -> Mars5TTS:
     """With a voice of its own."""
     parts = tiny.ar, tiny.nar, tiny.text_tokenizer, tiny.speech_tokenizer, tiny.codec
     noise = 0.1 * torch.randn(20_000, generator=torch.Generator().manual_seed(1))
-    return Mars5TTS(*parts, tiny.vocoder, tiny.config, tiny.voice(noise))
+    return Mars5TTS(Engine(*parts, tiny.vocoder, tiny.config, tiny.voice(noise)))
 
 
 def test_the_pages_have_them() -> None:

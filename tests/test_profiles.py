@@ -158,7 +158,7 @@ def test_a_cpu_pays_for_the_weights_and_a_gpu_does_not_get_quicker() -> None:
 
 
 def test_measure_fills_everything(tiny: Mars5TTS) -> None:
-    found = measure(tiny)
+    found = measure(tiny.engine)
     assert found.ar_frame > 0
     assert found.nar_frame > 0
     assert found.ar_parameters == sum(p.numel() for p in tiny.ar.parameters())

@@ -16,11 +16,11 @@ import torch
 
 from mars5 import InferenceConfig, Mars5TTS, Voice
 from mars5.audio import write_audio
+from mars5.engine import Task
 from mars5.errors import ConfigError, Mars5Error, StyleError, VoiceError
 from mars5.prompt import build_prompt
 from mars5.style_words import compare, words_of
 from mars5.styles import MANIFEST, SHIPPED, Style, StyleBank
-from mars5.tts import Task
 
 TEXT = "Hello there."
 DEEP = InferenceConfig(timesteps=2, generate_max_len_override=150, freq_penalty=0.0)
@@ -41,13 +41,15 @@ class Seen:
     """What the two models were given in one generation."""
 
     def __init__(self, system: Mars5TTS, voice: Voice, cfg: InferenceConfig) -> None:
-        self.task: Task = system._task(TEXT, voice, None, cfg, torch.Generator().manual_seed(3))
+        self.task: Task = system.engine.task(
+            TEXT, voice, None, cfg, torch.Generator().manual_seed(3)
+        )
         ids = self.task.prompt.ids[self.task.prompt.n_text :]
         # The new speech: three ids after the prompt, and the end.
         shift = system.vocabulary.n_text
         new = [system.speech_tokenizer.encode([code])[0] + shift for code in (5, 6, 7)]
-        coarse = system._coarse(self.task, [*new, system.vocabulary.end])
-        _, known = system._refinement(self.task, coarse)
+        coarse = system.engine.coarse(self.task, [*new, system.vocabulary.end])
+        _, known = system.engine.refinement(self.task, coarse)
         self.ar_speaker = self.task.voice.ar_speaker
         self.ar_text = self.task.prompt.ids[: self.task.prompt.n_text]
         self.ar_codes = system.speech_tokenizer.decode([i - shift for i in ids])
@@ -88,9 +90,11 @@ def test_the_nar_reads_the_transcript_of_the_voice(
     tiny: Mars5TTS, voice: Voice, style: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[list[int]] = []
-    monkeypatch.setattr("mars5.tts.Estimator", lambda _, ids, *__, **___: read.append(ids.tolist()))
-    task = tiny._task(TEXT, voice.with_style(style), None, DEEP, None)
-    tiny._estimator(task)
+    monkeypatch.setattr(
+        "mars5.engine.Estimator", lambda _, ids, *__, **___: read.append(ids.tolist())
+    )
+    task = tiny.engine.task(TEXT, voice.with_style(style), None, DEEP, None)
+    tiny.engine.estimator(task)
     assert read == [[text_ids(tiny, voice.transcript)]]
 
 
@@ -99,11 +103,11 @@ def test_a_reference_that_is_repeated_stays_the_voice(
 ) -> None:
     system = Mars5TTS.from_pretrained(tiny_folder, device="cpu")
     convention = replace(system.config.prompt, repeat_reference=True)
-    system.config = replace(system.config, prompt=convention)
+    system.engine.config = replace(system.config, prompt=convention)
     seen = Seen(system, voice.with_style(style), DEEP)
     l0 = voice.codes[:, 0].tolist()
     assert seen.known.codes[0, :, 0].tolist() == [*l0, *l0, 5, 6, 7]
-    assert sum(system._reference_frames(seen.task)) == 2 * len(l0)
+    assert sum(system.engine.reference_frames(seen.task)) == 2 * len(l0)
 
 
 @pytest.mark.parametrize("which", ["voice", "style"])

@@ -13,8 +13,8 @@ from conftest import write_tiny_model
 from mars5 import Mars5TTS, hub
 from mars5.audio import write_audio
 from mars5.cli import main
+from mars5.engine import Engine, Task
 from mars5.styles import MANIFEST, StyleBank
-from mars5.tts import Task
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,13 @@ def test_say_with_instructions_tells_what_they_chose(
 def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     """What the models are asked for."""
     seen: list[Task] = []
-    task = Mars5TTS._task
+    task = Engine.task
 
-    def spy(self: Mars5TTS, *given: object) -> Task:
+    def spy(self: Engine, *given: object) -> Task:
         seen.append(task(self, *given))  # type: ignore[arg-type]
         return seen[-1]
 
-    monkeypatch.setattr(Mars5TTS, "_task", spy)
+    monkeypatch.setattr(Engine, "task", spy)
     return seen
 
 

@@ -298,8 +298,10 @@ def test_prompt_conventions(
     repeat_reference: bool,
 ) -> None:
     """Lengths by spec 2, sections 3 and 4; only the published convention loses a token."""
-    system = copy.copy(tiny)
-    system.config = replace(tiny.config, prompt=PromptConvention(drop_first, repeat_reference))
+    system = Mars5TTS(copy.copy(tiny.engine))
+    system.engine.config = replace(
+        tiny.config, prompt=PromptConvention(drop_first, repeat_reference)
+    )
     seen: list[tuple[int, ...]] = []
     original = Estimator.__call__
     monkeypatch.setattr(
@@ -384,16 +386,17 @@ def test_calls_leave_no_state(tiny_folder: Path, voice: Voice, speechlike: np.nd
             for part, root in modules.items()
             for path, module in root.named_modules()
         }
-        return tensors, inner, {name: id(value) for name, value in vars(system).items()}
+        holders = system, system.engine, system.engine.voices
+        return tensors, inner, [{k: id(v) for k, v in vars(holder).items()} for holder in holders]
 
-    tensors, inner, facade = state()
+    tensors, inner, held = state()
     system.tts(TEXT, voice, cfg=DEEP, seed=1)
     system.get_speaker_embedding(speechlike)
     with pytest.raises(TextError):
         system.generate("", voice)
     assert system.config == config
-    tensors_after, inner_after, facade_after = state()
-    assert facade_after == facade
+    tensors_after, inner_after, held_after = state()
+    assert held_after == held
     assert inner_after == inner
     assert tensors_after.keys() == tensors.keys()
     assert all(torch.equal(tensors_after[name], tensor) for name, tensor in tensors.items())
@@ -403,7 +406,7 @@ def test_interleaved_calls_do_not_disturb_each_other(
     tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second call runs as a whole between two steps of the first, in both loops."""
-    import mars5.tts as facade
+    from mars5 import engine
 
     wanted = tiny.generate(TEXT, voice, cfg=DEEP, seed=1)
     wanted_inner = tiny.generate("other text", voice, cfg=SHORT, seed=2)
@@ -421,8 +424,8 @@ def test_interleaved_calls_do_not_disturb_each_other(
 
         return run
 
-    monkeypatch.setattr(facade, "generate_ids", interrupted(facade.generate_ids))
-    monkeypatch.setattr(facade, "denoise", interrupted(facade.denoise))
+    monkeypatch.setattr(engine, "generate_ids", interrupted(engine.generate_ids))
+    monkeypatch.setattr(engine, "denoise", interrupted(engine.denoise))
     assert_same(tiny.generate(TEXT, voice, cfg=DEEP, seed=1), wanted)
     assert len(inner) == 2
     for speech in inner:
@@ -553,7 +556,7 @@ def test_row_47_special_strings_are_plain_text(
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(
-        "mars5.tts.build_prompt", lambda *args: (seen.append(build_prompt(*args)), seen[-1])[1]
+        "mars5.engine.build_prompt", lambda *args: (seen.append(build_prompt(*args)), seen[-1])[1]
     )
     specials = set(tiny.text_tokenizer.specials.values())
     cfg = replace(DEEP, generate_max_len_override=200)
@@ -596,8 +599,9 @@ def test_row_50_settings(tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.Monke
             tiny.generate(TEXT, voice, cfg=bad)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="cfg must be an InferenceConfig, got"):
             tiny.voice(torch.ones(9), cfg=bad)  # type: ignore[arg-type]
-    few = copy.copy(tiny)
-    few.schedule = type(tiny.schedule)(*(table[:20] for table in vars(tiny.schedule).values()))
+    few = Mars5TTS(copy.copy(tiny.engine))
+    short = (table[:20] for table in vars(tiny.schedule).values())
+    few.engine.schedule = type(tiny.schedule)(*short)
     with pytest.raises(ConfigError, match="timesteps is 21, this model has 20"):
         few.generate(TEXT, voice, cfg=replace(SHORT, timesteps=21))
 
@@ -713,8 +717,8 @@ def test_speech_that_ends_at_once(
     cfg: InferenceConfig,
     published: bool,
 ) -> None:
-    system = copy.copy(tiny)
-    system.config = replace(tiny.config, prompt=PromptConvention(published, published))
+    system = Mars5TTS(copy.copy(tiny.engine))
+    system.engine.config = replace(tiny.config, prompt=PromptConvention(published, published))
     end_after(monkeypatch, 0, tiny.vocabulary.end)
     with pytest.raises(GenerationError, match="ended the speech at once: try another seed"):
         system.generate(TEXT, voice, cfg=cfg, seed=1)

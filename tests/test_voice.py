@@ -96,8 +96,8 @@ def test_a_voice_of_another_checkpoint_is_computed_anew(
 ) -> None:
     """Even if only one part of one speaker encoder differs."""
     other = _other_checkpoint(tiny_folder, tmp_path, part)
-    fresh = other._voice_for(voice, None, None)
-    wanted = other._prepared(voice.codes, voice.transcript, voice.provenance)
+    fresh = other.engine.voices.of(voice)
+    wanted = other.engine.voices.of_codes(voice.codes, voice.transcript, voice.provenance)
     assert_equal(fresh, wanted)
     changed = {"ar": ("ar_speaker",), "nar": ("nar_speaker",)}.get(part.split(".")[0])
     for name in changed or ("ar_speaker", "nar_speaker"):
@@ -127,8 +127,8 @@ def test_the_fingerprint_depends_on_the_weights_alone(
     tiny: Mars5TTS, tmp_path: Path, voice: Voice
 ) -> None:
     again = Mars5TTS.from_pretrained(write_tiny_model(tmp_path), device="cpu")
-    assert again._voice_for(voice, None, None) is voice
-    assert tiny._voice_for(voice, None, None) is voice
+    assert again.engine.voices.of(voice) is voice
+    assert tiny.engine.voices.of(voice) is voice
 
 
 def test_a_voice_of_another_codec_is_refused(tiny: Mars5TTS, voice: Voice) -> None:

@@ -18,11 +18,12 @@ from mars5.ar.sampling import Noise, Vocabulary, draw, next_token_probabilities
 from mars5.bench.clock import Clock, Taken, timed
 from mars5.bench.random_systems import random_model
 from mars5.config import InferenceConfig
+from mars5.engine import Task
 from mars5.nar.decode import Known
 from mars5.nar.diffusion import cosine_schedule, log_onehot, posterior, q_pred, sample, uniforms
 from mars5.nar.model import ResidualTransformer
 from mars5.quantized import Int8Linear
-from mars5.tts import Mars5TTS, Task
+from mars5.tts import Mars5TTS
 
 TOKENS, STEPS = 2, 2  # timed, after one to warm up
 

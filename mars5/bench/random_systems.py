@@ -16,6 +16,7 @@ from mars5.checkpoint import load_pair
 from mars5.codec import EncodecCodec, MelCodec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, ModelConfig
 from mars5.device import memory_errors, resolve_device, resolve_dtype
+from mars5.engine import Engine
 from mars5.hub import NANO, find
 from mars5.loading import load_codec_and_vocoder
 from mars5.nar.model import FLOAT32_PARTS, ResidualTransformer
@@ -59,7 +60,7 @@ def random_system(
         quantize_linears(ar.ar)
     codec.requires_grad_(False).eval().to(where)
     vocoder.requires_grad_(False).eval().to(where)
-    return Mars5TTS(ar, nar, text, speech, codec, vocoder, config)
+    return Mars5TTS(Engine(ar, nar, text, speech, codec, vocoder, config))
 
 
 def _full_parts() -> Parts:

@@ -18,10 +18,11 @@ from mars5.ar.decode import Request, generate_ids, generate_many
 from mars5.bench import limits, naive
 from mars5.bench.clock import Clock, Taken, median, several, timed
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, SAMPLE_RATE
+from mars5.engine import Coarse, Task
 from mars5.nar.decode import Known, denoise
 from mars5.nar.diffusion import Schedule, cosine_schedule
 from mars5.nar.estimate import Estimator
-from mars5.tts import Coarse, Mars5TTS, Task
+from mars5.tts import Mars5TTS
 from mars5.voice import Voice
 
 TEXT = (
@@ -164,7 +165,7 @@ def _task(system: Mars5TTS, plan: Plan) -> Task:
     voice = system.default_voice
     if voice is None or voice.transcript is None:
         voice = _prepared(system)
-    return system._task(TEXT, voice, None, cfg, torch.Generator().manual_seed(1))
+    return system.engine.task(TEXT, voice, None, cfg, torch.Generator().manual_seed(1))
 
 
 def _counts(
@@ -213,7 +214,7 @@ def _first_taken(system: Mars5TTS, task: Task, clock: Clock) -> Taken:
         cfg,
         task.estimate,
         torch.Generator().manual_seed(1),
-        system._spare_steps,
+        system.engine.spare_steps,
     )
     return timed(clock, lambda: list(ids))
 
@@ -228,7 +229,9 @@ def _token_taken(
         Request(prompt, task.voice.ar_speaker[None], 100 * n, torch.Generator().manual_seed(row))
         for row in range(rows)
     ]
-    drawn = generate_many(system.ar, requests, system.vocabulary, cfg, rows, system._spare_steps)
+    drawn = generate_many(
+        system.ar, requests, system.vocabulary, cfg, rows, system.engine.spare_steps
+    )
     for first in islice(drawn, rows):  # the prompt, and what a GPU draws ahead
         if first.error is not None:
             raise first.error
@@ -241,8 +244,8 @@ def _refinement(system: Mars5TTS, task: Task, frames: int) -> tuple[Estimator, K
     """The NAR's task for random coarse codes of the new speech."""
     source = torch.Generator().manual_seed(1)
     new = torch.randint(CODEBOOK_SIZE, (frames,), generator=source).tolist()
-    before = task.voice.codes[: system._continued_frames(task), 0].tolist()
-    return system._refinement(task, Coarse([*before, *new], "stop"))
+    before = task.voice.codes[: system.engine.continued_frames(task), 0].tolist()
+    return system.engine.refinement(task, Coarse([*before, *new], "stop"))
 
 
 def _step_taken(

@@ -152,7 +152,7 @@ def _speed(system: Mars5TTS) -> Iterator[Fact]:
     from mars5.commands.speed import measure, recommend
     from mars5.profiles import PROFILES
 
-    speed = measure(system)
+    speed = measure(system.engine)
     yield Fact("speed", f"AR {1 / speed.ar_frame:.0f} frames/s, {speed.frame_rate:g} a second")
     own = system.default_config.timesteps
     steps = {name: profile.settings.get("timesteps", own) for name, profile in PROFILES.items()}

@@ -10,8 +10,8 @@ import torch
 
 from mars5.ar.decode import generate_ids
 from mars5.config import N_CODEBOOKS
+from mars5.engine import Coarse, Engine
 from mars5.profiles import PROFILES, Profile
-from mars5.tts import Coarse, Mars5TTS
 
 # Of the published checkpoint (tests/golden lists every parameter).
 PUBLISHED_AR, PUBLISHED_NAR, PUBLISHED_FRAME_RATE = 765_000_000, 450_000_000, 75.0
@@ -78,38 +78,38 @@ def recommend(speed: Speed) -> Profile:
     )
 
 
-def measure(system: Mars5TTS) -> Speed:
+def measure(engine: Engine) -> Speed:
     """Run the AR for up to 16 ids and the NAR for two steps of a second, each after a warm-up."""
-    voice = system._prepared(torch.zeros(_FRAMES, N_CODEBOOKS, dtype=torch.int64), None, {})
-    rate = round(system.codec.frame_rate)
-    cfg = replace(system.default_config, deep_clone=False, timesteps=_STEPS)
-    task = system._task(_TEXT, voice, None, cfg, torch.Generator().manual_seed(0))
+    voice = engine.voices.of_codes(torch.zeros(_FRAMES, N_CODEBOOKS, dtype=torch.int64), None, {})
+    rate = round(engine.codec.frame_rate)
+    cfg = replace(engine.default_config, deep_clone=False, timesteps=_STEPS)
+    task = engine.task(_TEXT, voice, None, cfg, torch.Generator().manual_seed(0))
 
     def autoregress() -> int:
         cut = replace(cfg, generate_max_len_override=len(task.prompt.ids) + _FRAMES)
         return sum(
             1
             for _ in generate_ids(
-                system.ar, torch.tensor([task.prompt.ids]), voice.ar_speaker[None],
-                system.vocabulary, cut, task.estimate, torch.Generator().manual_seed(0),
-                system._spare_steps,
+                engine.ar, torch.tensor([task.prompt.ids]), voice.ar_speaker[None],
+                engine.vocabulary, cut, task.estimate, torch.Generator().manual_seed(0),
+                engine.spare_steps,
             )
         )  # fmt: skip
 
     def refine() -> int:
-        estimator, known = system._refinement(task, Coarse([0] * rate, "stop"))
-        *_, codes = system._denoise(estimator, known, cfg, task.generator)
+        estimator, known = engine.refinement(task, Coarse([0] * rate, "stop"))
+        *_, codes = engine.denoise(estimator, known, cfg, task.generator)
         codes.cpu()  # waits for the device
         return rate * _STEPS * estimator.copies
 
     return Speed(
-        system.device.type,
+        engine.device.type,
         _seconds_each(autoregress),
         _seconds_each(refine),
-        system.codec.frame_rate,
+        engine.codec.frame_rate,
         1 if cfg.nar_guidance_w == 1 else 2,
-        sum(p.numel() for p in system.ar.parameters()),
-        sum(p.numel() for p in system.nar.parameters()),
+        sum(p.numel() for p in engine.ar.parameters()),
+        sum(p.numel() for p in engine.nar.parameters()),
     )
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mars5.longform.narration import Passage, join, narrate
+from mars5.longform.narration import Passage, join, narrate, speeches
 
-__all__ = ["Passage", "join", "narrate"]
+__all__ = ["Passage", "join", "narrate", "speeches"]

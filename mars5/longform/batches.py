@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from mars5.batch import Input, speak_each
 from mars5.config import InferenceConfig
+from mars5.engine import Engine
 from mars5.errors import Mars5Error
 from mars5.longform.narration import join
 from mars5.seeds import Seeds
+from mars5.speech import BatchItem, Speech
 from mars5.text import Piece, prepare_limited
-from mars5.tts import BatchItem, Mars5TTS, Speech
 
 
 @dataclass
@@ -24,7 +25,7 @@ class _Text:
 
 
 def speak_each_text(
-    system: Mars5TTS,
+    engine: Engine,
     inputs: list[Input],
     cfg: InferenceConfig | None,
     batch_size: int,
@@ -45,7 +46,7 @@ def speak_each_text(
         for number, piece in enumerate(texts[index].pieces):
             rows.append(replace(given, text=piece.text, seed=seeds.number(number)))
             places.append((index, number))
-    for item in speak_each(system, rows, cfg, batch_size):
+    for item in speak_each(engine, rows, cfg, batch_size):
         index, number = places[item.index]
         text = texts[index]
         if item.speech is not None:

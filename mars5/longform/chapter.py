@@ -19,13 +19,14 @@ from torch import Tensor
 from mars5 import __version__
 from mars5.audio import file_format, to_pcm16
 from mars5.audio_writer import audio_file, told
-from mars5.config import InferenceConfig
+from mars5.config import SAMPLE_RATE, InferenceConfig
+from mars5.engine import Engine
 from mars5.errors import ConfigError, TextError
 from mars5.files import replacing
 from mars5.longform.narration import narrate
 from mars5.seeds import Seeds
+from mars5.speech import worst_reason
 from mars5.text import Piece
-from mars5.tts import Mars5TTS, worst_reason
 from mars5.voice import Voice
 
 MAX_BYTES = 64 * 2**20  # of a text file: several libraries' worth of chapters
@@ -141,7 +142,7 @@ class Journal:
 
 
 def speak_chapter(
-    system: Mars5TTS,
+    engine: Engine,
     pieces: list[Piece],
     output: str | os.PathLike[str],
     voice: Voice,
@@ -153,14 +154,14 @@ def speak_chapter(
     path = Path(os.fsdecode(output))
     file_format(path.suffix.lower())  # what can be refused is refused before the long work
     for piece in pieces:
-        system._task(piece.text, voice, None, cfg, None)
+        engine.task(piece.text, voice, None, cfg, None)
     with told(path):
         folder = path.with_name(f"{path.name}.part")
-    journal = Journal(folder, _facts(system, pieces, voice, cfg), seed)
+    journal = Journal(folder, _facts(engine, pieces, voice, cfg), seed)
     facts = journal.finished()
     reused = len(facts)
     with _bar(len(pieces), reused, progress) as bar:
-        for made in _made(system, pieces, voice, cfg, journal, facts):
+        for made in _made(engine, pieces, voice, cfg, journal, facts):
             facts.append(made)
             bar.update()
     with audio_file(path) as write:
@@ -169,11 +170,11 @@ def speak_chapter(
     journal.remove()
     samples = sum(made["samples"] for made in facts)
     reason = worst_reason(made["finish_reason"] for made in facts)
-    return Chapter(path, samples / system.sr, len(pieces), reused, journal.seed, reason)
+    return Chapter(path, samples / SAMPLE_RATE, len(pieces), reused, journal.seed, reason)
 
 
 def _made(
-    system: Mars5TTS,
+    engine: Engine,
     pieces: list[Piece],
     voice: Voice,
     cfg: InferenceConfig,
@@ -184,7 +185,7 @@ def _made(
     first = len(done)
     target = done[0]["level"] if done else None
     seeds = Seeds(journal.seed)
-    for passage in narrate(system, pieces[first:], voice, cfg, seeds, first=first, target=target):
+    for passage in narrate(engine, pieces[first:], voice, cfg, seeds, first=first, target=target):
         made = {
             "samples": len(passage.audio),
             "level": passage.level,
@@ -195,16 +196,16 @@ def _made(
 
 
 def _facts(
-    system: Mars5TTS, pieces: list[Piece], voice: Voice, cfg: InferenceConfig
+    engine: Engine, pieces: list[Piece], voice: Voice, cfg: InferenceConfig
 ) -> dict[str, Any]:
     """What the sound of the pieces depends on, beside the seed."""
     heard = voice.delivery
     spoken_by = (voice.codes, heard.codes, voice.ar_speaker, voice.nar_speaker)
     return {
         "version": __version__,
-        "checkpoint": system._fingerprint,
-        "device": str(system.device),
-        "precision": str(system.ar.embed.weight.dtype),
+        "checkpoint": engine.voices.fingerprint,
+        "device": str(engine.device),
+        "precision": str(engine.ar.embed.weight.dtype),
         "voice": [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in spoken_by],
         "transcript": heard.transcript,
         "settings": asdict(cfg),

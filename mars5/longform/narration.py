@@ -10,22 +10,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mars5.config import SAMPLE_RATE, InferenceConfig
+from mars5.engine import Engine
 from mars5.errors import GenerationError
 from mars5.longform.levels import levelled, speech_level
+from mars5.progress import shown
 from mars5.seeds import Seeds
+from mars5.speech import Speech, SpokenPiece, worst_reason
 from mars5.streaming.edges import fade_ends, silence
 from mars5.text import Piece
-from mars5.tts import Mars5TTS, Speech, SpokenPiece, worst_reason
 from mars5.voice import Voice
 
 if TYPE_CHECKING:
-    from mars5.verify import Hearing
+    from mars5.verify import Hearing, Verify
 
 log = logging.getLogger("mars5")
 
@@ -53,7 +56,7 @@ class Passage:
 
 
 def narrate(
-    system: Mars5TTS,
+    engine: Engine,
     pieces: Iterable[Piece],
     voice: Voice,
     cfg: InferenceConfig,
@@ -67,7 +70,7 @@ def narrate(
     A piece that gives no speech is tried again with another seed, twice at most.
 
     Args:
-        voice: prepared by `system`.
+        voice: prepared by `engine`.
         first: place of the first of `pieces` in the text.
         target: level to come near; None takes that of the first piece.
 
@@ -75,7 +78,7 @@ def narrate(
         GenerationError: a piece gave no speech.
     """
     spoken = (
-        (piece, _spoken(system, index, piece, voice, cfg, seeds))
+        (piece, _spoken(engine, index, piece, voice, cfg, seeds))
         for index, piece in enumerate(pieces, first)
     )
     return passages(spoken, first=first, target=target)
@@ -94,16 +97,44 @@ def passages(
 
 
 def _spoken(
-    system: Mars5TTS, index: int, piece: Piece, voice: Voice, cfg: InferenceConfig, seeds: Seeds
+    engine: Engine, index: int, piece: Piece, voice: Voice, cfg: InferenceConfig, seeds: Seeds
 ) -> Speech:
     for attempt in range(ATTEMPTS):
         try:
-            return system._utterance(piece.text, voice, cfg, seeds.of_piece(index, attempt))
+            return engine.utterance(piece.text, voice, cfg, seeds.of_piece(index, attempt))
         except GenerationError as error:
             if attempt + 1 == ATTEMPTS:
                 raise GenerationError(f"piece {index} {piece.text[:40]!r}: {error}") from error
             log.warning("piece %d gave no speech (%s); trying another seed", index, error)
     raise ValueError("ATTEMPTS must be positive")
+
+
+def speeches(
+    engine: Engine,
+    pieces: Sequence[Piece],
+    voice: Voice,
+    cfg: InferenceConfig,
+    seeds: Seeds,
+    progress: bool,
+    check: Verify | None,
+) -> Iterator[Speech]:
+    """The speech of each piece; under one bar, or a bar for each stage of a single one.
+
+    Args:
+        check: how each piece is heard, and made again; None for not at all.
+    """
+    alone = len(pieces) == 1
+    for index, piece in enumerate(shown(pieces, progress and not alone, "pieces", len(pieces))):
+        speak = partial(engine.utterance, piece.text, voice, cfg, progress=progress and alone)
+        if check is None:
+            yield speak(seeds.of_piece(index))
+            continue
+        from mars5.verify import verified
+
+        def seeded(number: int, speak: partial[Speech] = speak) -> Speech:
+            return speak(torch.Generator().manual_seed(number))
+
+        yield verified(seeded, piece.text, check, seeds.number(index))
 
 
 def join(spoken: Sequence[tuple[Piece, Speech]]) -> Speech:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Any
 
-from mars5.audio import AudioInput
-from mars5.config import InferenceConfig
 from mars5.streaming.stream import Chunk, SpeechStream
-from mars5.tts import Mars5TTS
-from mars5.voice import Voice
 
 
 def read_ahead(stream: SpeechStream) -> Iterator[Chunk]:
@@ -28,23 +23,16 @@ def read_ahead(stream: SpeechStream) -> Iterator[Chunk]:
 
 
 async def stream_async(
-    system: Mars5TTS,
+    start: Callable[[str | Iterable[str]], SpeechStream],
     text: str | Iterable[str] | AsyncIterable[str],
-    ref_audio: AudioInput | Voice | None,
-    ref_transcript: str | None,
-    cfg: InferenceConfig | None,
-    **options: Any,
 ) -> AsyncIterator[Chunk]:
-    """See `Mars5TTS.astream`."""
+    """See `Mars5TTS.astream`; `start` gives the stream of a text."""
     loop = asyncio.get_running_loop()
     parts = _Parts(text, loop) if isinstance(text, AsyncIterable) else text
     worker = ThreadPoolExecutor(1, "mars5-stream")
     stream: SpeechStream | None = None
     try:
-        stream = await loop.run_in_executor(
-            worker,
-            lambda: system.stream(parts, ref_audio, ref_transcript, cfg, **options),
-        )
+        stream = await loop.run_in_executor(worker, start, parts)
         coming = loop.run_in_executor(worker, _following, stream)
         while (chunk := await coming) is not None:
             coming = loop.run_in_executor(worker, _following, stream)

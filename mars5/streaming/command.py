@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from mars5.audio_writer import Write, audio_file, raw_stream, wav_stream
 from mars5.errors import Mars5Error, TextError
+from mars5.speech import Speech
 from mars5.streaming.asynchronous import read_ahead
 from mars5.streaming.playing import loudspeaker
-from mars5.tts import Speech
 
 if TYPE_CHECKING:
     from mars5.cli import Speaker

@@ -14,13 +14,14 @@ from torch import Tensor
 from mars5.audio import AudioInput
 from mars5.config import SAMPLE_RATE, InferenceConfig
 from mars5.device import memory_errors
-from mars5.direction import Direction
+from mars5.direction import Direction, directed
+from mars5.engine import Engine
 from mars5.errors import GenerationError
 from mars5.seeds import Seeds
+from mars5.speech import Speech, SpokenPiece, worst_reason
 from mars5.streaming.edges import silence
 from mars5.streaming.utterance import Part, speak
 from mars5.text import Piece, prepare_limited, prepare_stream
-from mars5.tts import Mars5TTS, Speech, SpokenPiece, worst_reason
 from mars5.voice import Voice
 
 
@@ -58,7 +59,7 @@ class SpeechStream(Iterator[Chunk]):
 
     def __init__(
         self,
-        system: Mars5TTS,
+        engine: Engine,
         pieces: Iterable[Piece],
         voice: Voice,
         cfg: InferenceConfig,
@@ -66,7 +67,7 @@ class SpeechStream(Iterator[Chunk]):
         started: float | None,
     ) -> None:
         self.first_sound_seconds: float | None = None
-        self._system, self._voice, self._cfg, self._seeds = system, voice, cfg, seeds
+        self._engine, self._voice, self._cfg, self._seeds = engine, voice, cfg, seeds
         self._started = started
         self._stopped, self._at_work = threading.Event(), threading.Lock()
         self._given: list[Tensor] = []
@@ -141,13 +142,13 @@ class SpeechStream(Iterator[Chunk]):
             return
 
     def _speak(self, index: int, piece: Piece) -> Iterator[Chunk]:
-        task = self._system._task(
+        task = self._engine.task(
             piece.text, self._voice, None, self._cfg, self._seeds.of_piece(index)
         )
         before = silence(piece.pause_before)
         start = sum(map(len, self._given)) + len(before)
         length = 0
-        for part in speak(self._system, task, self._seeds.of_refinement(index), self._check):
+        for part in speak(self._engine, task, self._seeds.of_refinement(index), self._check):
             audio, length = part.audio, length + len(part.audio)
             if part.is_last:
                 spoken = SpokenPiece(piece.text, start, start + length, part.coarse.finish_reason)
@@ -159,7 +160,7 @@ class SpeechStream(Iterator[Chunk]):
 
 
 def open_stream(
-    system: Mars5TTS,
+    engine: Engine,
     text: str | Iterable[str],
     ref_audio: AudioInput | Voice | None,
     ref_transcript: str | None,
@@ -176,9 +177,8 @@ def open_stream(
         pieces, said, begun = prepare_stream(text, lexicon, normalise), "", None
     else:
         pieces, said, begun = prepare_limited(text, lexicon, normalise), text, started
-    voice, cfg, _, _ = system._directions(said, ref_audio, ref_transcript, cfg, direction)
-    cfg = system._settings_for(voice, cfg)
+    given = directed(engine, said, ref_audio, ref_transcript, cfg, direction)
     if isinstance(pieces, list):
         for piece in pieces:  # what can be refused is refused before the first sound
-            system._task(piece.text, voice, None, cfg, None)
-    return SpeechStream(system, pieces, voice, cfg, seeds, begun)
+            engine.task(piece.text, given.voice, None, given.cfg, None)
+    return SpeechStream(engine, pieces, given.voice, given.cfg, seeds, begun)

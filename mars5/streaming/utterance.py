@@ -21,10 +21,11 @@ from torch import Tensor
 
 from mars5.ar.decode import generate_ids
 from mars5.config import N_CODEBOOKS
+from mars5.engine import Coarse, Engine, Task
 from mars5.nar.decode import Known
 from mars5.prompt import Prompt, speech_codes
+from mars5.speech import inaudible
 from mars5.streaming.edges import Edges, cross_fade
-from mars5.tts import Coarse, Mars5TTS, Task, inaudible
 
 # Of codes in each chunk, the last number for all that follow. The second is short, too: a machine
 # that is twice as fast as speech has each chunk ready before the one before has been heard.
@@ -53,7 +54,7 @@ class Part:
 
 
 def speak(
-    system: Mars5TTS, task: Task, refinement: torch.Generator, check: Callable[[], None]
+    engine: Engine, task: Task, refinement: torch.Generator, check: Callable[[], None]
 ) -> Iterator[Part]:
     """Speak one piece, as soon as each part of it is there.
 
@@ -65,9 +66,9 @@ def speak(
     Raises:
         GenerationError: the model ended at once, or there is nothing to hear.
     """
-    wave, edges = _Wave(system, task, refinement, check), Edges(task.cfg.trim_db)
+    wave, edges = _Wave(engine, task, refinement, check), Edges(task.cfg.trim_db)
     audible = False
-    for coarse, is_last in _growing(system, task, check):
+    for coarse, is_last in _growing(engine, task, check):
         audio = edges.feed(wave.of(coarse, is_last))
         if is_last:
             audio = torch.cat([audio, edges.finish()])
@@ -78,65 +79,65 @@ def speak(
 
 
 def _growing(
-    system: Mars5TTS, task: Task, check: Callable[[], None]
+    engine: Engine, task: Task, check: Callable[[], None]
 ) -> Iterator[tuple[Coarse, bool]]:
     """The coarse codes so far, whenever there is a chunk more of them, and whether that is all."""
-    sizes = _chunk_sizes(system)
+    sizes = _chunk_sizes(engine)
     ids: list[int] = []
     wanted, frames = next(sizes), 0
     drawn = generate_ids(
-        system.ar,
+        engine.ar,
         torch.tensor([task.prompt.ids]),
         task.voice.ar_speaker[None],
-        system.vocabulary,
+        engine.vocabulary,
         task.cfg,
         task.estimate,
         task.generator,
-        system._spare_steps,
+        engine.spare_steps,
     )
     with closing(drawn):
         for token in drawn:
             check()
             ids.append(token)
-            frames += len(_codes(system, _NOTHING, [token]))
-            if frames >= wanted and token != system.vocabulary.end:
-                coarse = Coarse(_codes(system, task.prompt, ids), "length")
-                if _n_new(system, task, coarse) > _held(system) + _faded(system):
+            frames += len(_codes(engine, _NOTHING, [token]))
+            if frames >= wanted and token != engine.vocabulary.end:
+                coarse = Coarse(_codes(engine, task.prompt, ids), "length")
+                if _n_new(engine, task, coarse) > _held(engine) + _faded(engine):
                     yield coarse, False
                 wanted = frames + next(sizes)
-    yield system._coarse(task, ids), True
+    yield engine.coarse(task, ids), True
 
 
-def _codes(system: Mars5TTS, prompt: Prompt, ids: list[int]) -> list[int]:
+def _codes(engine: Engine, prompt: Prompt, ids: list[int]) -> list[int]:
     return speech_codes(
         prompt,
         ids,
-        system.vocabulary.n_text,
-        system.speech_tokenizer,
-        system.config.prompt.drop_first and prompt is not _NOTHING,
+        engine.vocabulary.n_text,
+        engine.speech_tokenizer,
+        engine.config.prompt.drop_first and prompt is not _NOTHING,
     )
 
 
-def _n_new(system: Mars5TTS, task: Task, coarse: Coarse) -> int:
+def _n_new(engine: Engine, task: Task, coarse: Coarse) -> int:
     """How many frames of the coarse codes are new speech."""
-    return len(coarse.codes) - system._continued_frames(task)
+    return len(coarse.codes) - engine.continued_frames(task)
 
 
-def _chunk_sizes(system: Mars5TTS) -> Iterator[int]:
+def _chunk_sizes(engine: Engine) -> Iterator[int]:
     """Frames of each chunk."""
-    return (_frames(system, seconds) for seconds in chain(CHUNK_SECONDS, repeat(CHUNK_SECONDS[-1])))
+    return (_frames(engine, seconds) for seconds in chain(CHUNK_SECONDS, repeat(CHUNK_SECONDS[-1])))
 
 
-def _held(system: Mars5TTS) -> int:
-    return _frames(system, HELD_SECONDS)
+def _held(engine: Engine) -> int:
+    return _frames(engine, HELD_SECONDS)
 
 
-def _faded(system: Mars5TTS) -> int:
-    return _frames(system, FADE_SECONDS)
+def _faded(engine: Engine) -> int:
+    return _frames(engine, FADE_SECONDS)
 
 
-def _frames(system: Mars5TTS, seconds: float) -> int:
-    return max(1, round(seconds * system.codec.frame_rate))
+def _frames(engine: Engine, seconds: float) -> int:
+    return max(1, round(seconds * engine.codec.frame_rate))
 
 
 class _Wave:
@@ -148,12 +149,12 @@ class _Wave:
 
     def __init__(
         self,
-        system: Mars5TTS,
+        engine: Engine,
         task: Task,
         refinement: torch.Generator,
         check: Callable[[], None],
     ) -> None:
-        self._system, self._task = system, task
+        self._engine, self._task = engine, task
         self._refinement, self._check = refinement, check
         self.finished = torch.zeros(0, N_CODEBOOKS, dtype=torch.int64)
         self._given = 0  # frames
@@ -162,28 +163,28 @@ class _Wave:
     def of(self, coarse: Coarse, is_last: bool) -> Tensor:
         """The next samples (T,), now that there are these coarse codes."""
         codes = self._refined(coarse)
-        stop = len(codes) if is_last else len(codes) - _held(self._system)
+        stop = len(codes) if is_last else len(codes) - _held(self._engine)
         self.finished = codes[:stop].cpu().clone()  # not inference tensors
         wave = self._vocoded(codes, stop)
         n = min(len(self._old_end), len(wave))
         wave[:n] = cross_fade(self._old_end[:n], wave[:n])
         if is_last:
             return wave
-        kept = _faded(self._system)
+        kept = _faded(self._engine)
         samples = len(wave) // (stop - self._given) * kept
         self._given, self._old_end = stop - kept, wave[len(wave) - samples :]
         return wave[: len(wave) - samples]
 
     def _refined(self, coarse: Coarse) -> Tensor:
         """All codes (n, Q) of the new speech; what is finished is given to the NAR."""
-        estimator, known = self._system._refinement(self._task, coarse)
-        start = sum(self._system._reference_frames(self._task))
+        estimator, known = self._engine.refinement(self._task, coarse)
+        start = sum(self._engine.reference_frames(self._task))
         finished = slice(start, start + len(self.finished))
         codes, mask = known.codes.clone(), known.mask.clone()
         codes[0, finished], mask[0, finished] = self.finished.to(codes.device), True
         known = Known(codes, mask)
         x = known.codes
-        for step in self._system._denoise(estimator, known, self._task.cfg, self._refinement):
+        for step in self._engine.denoise(estimator, known, self._task.cfg, self._refinement):
             self._check()
             x = step
         return x[0, start:]
@@ -191,5 +192,5 @@ class _Wave:
     @torch.no_grad()
     def _vocoded(self, codes: Tensor, stop: int) -> Tensor:
         """The samples from what was given up to frame `stop`, with all the context there is."""
-        wave = self._system.vocoder.span(codes[None], self._given, stop)
+        wave = self._engine.vocoder.span(codes[None], self._given, stop)
         return wave[0].cpu().clone()

@@ -1,0 +1,308 @@
+"""`Engine`: the models of one checkpoint, and the stages of one utterance.
+
+    text + voice -> prompt -> ar.decode -> L0 codes -> nar.decode -> codes -> vocoder -> wave
+
+`utterance` runs them one after the other. Batches, streams and edits call the stages themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mars5.ar.decode import generate_ids
+from mars5.ar.graph import Spare
+from mars5.ar.model import CodecLM
+from mars5.audio import AudioInput, trim_silence
+from mars5.codec import Codec
+from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, InferenceConfig, ModelConfig, check_settings
+from mars5.device import memory_errors
+from mars5.errors import ConfigError, GenerationError, TextError
+from mars5.nar.decode import Known, denoise
+from mars5.nar.diffusion import cosine_schedule
+from mars5.nar.draws import Source
+from mars5.nar.estimate import Estimator
+from mars5.nar.graph import GraphedDecoder
+from mars5.nar.model import ResidualTransformer
+from mars5.progress import shown
+from mars5.prompt import Prompt, build_prompt, joint_vocabulary, speech_codes
+from mars5.speech import Speech, inaudible
+from mars5.text import check_speakable
+from mars5.tokenizers import SpeechTokenizer, TextTokenizer
+from mars5.vocoder import Vocoder
+from mars5.voice import Voice
+from mars5.voices import Voices
+
+log = logging.getLogger("mars5")
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One utterance, checked and prepared."""
+
+    text: str
+    voice: Voice
+    cfg: InferenceConfig
+    prompt: Prompt
+    generator: torch.Generator | None
+
+    @property
+    def estimate(self) -> int:
+        """Tokens the speech should take."""
+        return round(self.cfg.eos_estimated_gen_length_factor * len(self.text))
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """What the AR gave for one utterance: coarse codes, and why it stopped."""
+
+    codes: list[int]
+    finish_reason: str
+
+
+class Engine:
+    """The models of one checkpoint; nothing here belongs to a call.
+
+    Args:
+        default_voice: of calls that give no reference.
+
+    Attributes:
+        vocabulary: text and speech ids in one row of logits.
+        schedule: of the diffusion.
+        voices: makes voices and takes those that are given.
+        spare_steps: what the AR needs for its steps, kept between calls.
+    """
+
+    def __init__(
+        self,
+        ar: CodecLM,
+        nar: ResidualTransformer,
+        text_tokenizer: TextTokenizer,
+        speech_tokenizer: SpeechTokenizer,
+        codec: Codec,
+        vocoder: Vocoder,
+        config: ModelConfig,
+        default_voice: Voice | None = None,
+    ) -> None:
+        self.ar, self.nar = ar, nar
+        self.text_tokenizer, self.speech_tokenizer = text_tokenizer, speech_tokenizer
+        self.codec, self.vocoder = codec, vocoder
+        self.config = config
+        self.vocabulary = joint_vocabulary(text_tokenizer, speech_tokenizer)
+        self.schedule = cosine_schedule(config.nar.diffusion_steps).to(self.device)
+        self.voices = Voices(ar, nar, codec, self.default_config, default_voice)
+        self.spare_steps = Spare()
+        self._nar_decode = GraphedDecoder(nar) if self.device.type == "cuda" else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models live."""
+        return self.ar.embed.weight.device
+
+    @property
+    def default_config(self) -> InferenceConfig:
+        """The settings recommended by the checkpoint's makers."""
+        return InferenceConfig(**self.config.defaults)
+
+    def utterance(
+        self,
+        text: str,
+        voice: Voice,
+        cfg: InferenceConfig,
+        generator: torch.Generator | None,
+        progress: bool = False,
+    ) -> Speech:
+        """Speak one piece of text as it stands, by all stages; errors as in `Mars5TTS.generate`."""
+        task = self.task(text, voice, None, cfg, generator)
+        ids = generate_ids(
+            self.ar,
+            torch.tensor([task.prompt.ids]),
+            task.voice.ar_speaker[None],
+            self.vocabulary,
+            task.cfg,
+            task.estimate,
+            task.generator,
+            self.spare_steps,
+        )
+        coarse = self.coarse(task, list(shown(ids, progress, "coarse codes", None)))
+        estimator, known = self.refinement(task, coarse)
+        steps = self.denoise(estimator, known, task.cfg, task.generator)
+        *_, codes = shown(steps, progress, "all codebooks", task.cfg.timesteps)
+        return self.speech(task, coarse, codes[0])
+
+    def settings_for(self, voice: Voice, cfg: InferenceConfig | None) -> InferenceConfig:
+        """The settings of a call; None takes `default_config`, as deep as the voice allows.
+
+        Raises:
+            TextError: a deep clone without a transcript.
+            ConfigError: more timesteps than the model has.
+        """
+        if cfg is None:
+            cfg = self.default_config
+            cfg = replace(cfg, deep_clone=cfg.deep_clone and is_transcribed(voice))
+        if cfg.deep_clone and not is_transcribed(voice):
+            raise TextError(
+                "a deep clone needs the reference's transcript: give ref_transcript, or set "
+                "deep_clone=False in the InferenceConfig"
+            )
+        if cfg.timesteps > len(self.schedule):
+            raise ConfigError(f"timesteps is {cfg.timesteps}, this model has {len(self.schedule)}")
+        return cfg
+
+    @memory_errors()
+    def task(
+        self,
+        text: str,
+        ref_audio: AudioInput | Voice | None,
+        ref_transcript: str | None,
+        cfg: InferenceConfig | None,
+        generator: torch.Generator | None,
+    ) -> Task:
+        """Everything checked and prepared that one utterance needs.
+
+        Raises:
+            TextError, AudioInputError, VoiceError, ConfigError: what was given is not usable.
+            OutOfMemoryError: memory did not suffice.
+        """
+        check_settings(cfg)
+        check_speakable(text)
+        voice = self.voices.of(ref_audio, ref_transcript, cfg)
+        cfg = self.settings_for(voice, cfg)
+        prompt = self._prompt(text, voice.delivery, cfg)
+        limit = min(cfg.max_len, self.config.ar.sliding_window)
+        if len(prompt.ids) >= limit:
+            raise TextError(
+                f"text and reference take {len(prompt.ids)} ids, the model has room for {limit}: "
+                "shorten the text or the reference, or split the text"
+            )
+        return Task(text, voice, cfg, prompt, generator)
+
+    def _prompt(self, text: str, reference: Voice, cfg: InferenceConfig) -> Prompt:
+        return build_prompt(
+            text,
+            reference.transcript if cfg.deep_clone else None,
+            reference.codes[:, 0].tolist(),
+            self.text_tokenizer,
+            self.speech_tokenizer,
+        )
+
+    def coarse(self, task: Task, generated: list[int]) -> Coarse:
+        """Coarse codes of what the AR generated, and why it stopped."""
+        stopped = bool(generated) and generated[-1] == self.vocabulary.end
+        if not stopped:
+            limit = task.cfg.max_len
+            log.warning("generation reached its limit of %d ids before the speech ended", limit)
+        codes = speech_codes(
+            task.prompt,
+            generated[:-1] if stopped else generated,
+            self.vocabulary.n_text,
+            self.speech_tokenizer,
+            self.config.prompt.drop_first,
+        )
+        return Coarse(codes, "stop" if stopped else "length")
+
+    def refinement(self, task: Task, coarse: Coarse) -> tuple[Estimator, Known]:
+        """What the NAR is to be asked, to fill in all codebooks.
+
+        Raises:
+            GenerationError: there are no new coarse codes.
+        """
+        reference = task.voice.codes.to(self.device)
+        n_reference, repeated = self.reference_frames(task)
+        codes = torch.tensor(self._coarse_shown(task, coarse), device=self.device)
+        if len(codes) <= repeated:
+            raise GenerationError(
+                "the model ended the speech at once: try another seed, a longer text, or other "
+                "sampling settings"
+            )
+        known = Known.from_coarse(codes[None], reference[None] if n_reference else None)
+        return self.estimator(task), known
+
+    def estimator(self, task: Task) -> Estimator:
+        """The NAR, told the text and the voice."""
+        cfg, voice, prompt = task.cfg, task.voice, task.prompt
+        if voice.delivery is not voice:  # the AR's text begins with the style's transcript
+            prompt = self._prompt(task.text, voice, cfg)
+        return Estimator(
+            self.nar,
+            torch.tensor([prompt.ids[: prompt.n_text]], device=self.device),
+            torch.tensor([prompt.n_text], device=self.device),
+            voice.nar_speaker[None].to(self.device, self.nar.text_embed.weight.dtype),
+            cfg.nar_guidance_w,
+            cfg.x_0_temp,
+            decode=self._nar_decode,
+        )
+
+    def denoise(
+        self, estimator: Estimator, known: Known, cfg: InferenceConfig, generator: Source
+    ) -> Iterator[Tensor]:
+        """The codes (B, L, Q) after each step of the diffusion."""
+        return denoise(
+            estimator, known, self.schedule, cfg.timesteps, cfg.q0_override_steps, generator
+        )
+
+    def speech(self, task: Task, coarse: Coarse, codes: Tensor) -> Speech:
+        """The result for all codes (L, Q) of the NAR's decoder, a reference in front included.
+
+        Raises:
+            GenerationError: there is nothing to hear.
+        """
+        codes = codes[sum(self.reference_frames(task)) :].cpu().clone()
+        trim_db = task.cfg.trim_db
+        audio = trim_silence(self.vocode(codes)[0], trim_db).clone()  # not what was cut
+        if not len(audio):
+            raise inaudible(trim_db)
+        return Speech(audio, codes, torch.tensor(coarse.codes), coarse.finish_reason)
+
+    @memory_errors()
+    @torch.no_grad()  # not inference_mode, whose tensors a caller could not change in place
+    def vocode(self, codes: Tensor) -> Tensor:
+        """The sound of codes; shapes and errors are those of `Mars5TTS.vocode`."""
+        if not isinstance(codes, Tensor) or codes.dtype not in _INTEGERS:
+            found = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
+            raise ConfigError(f"codes must be a tensor of integers, got {found}")
+        codes = codes[:, None] if codes.ndim == 1 else codes
+        if codes.ndim != 2 or not 1 <= codes.shape[1] <= N_CODEBOOKS or not len(codes):
+            raise ConfigError(
+                f"codes must have shape (frames, 1 to {N_CODEBOOKS}), got {tuple(codes.shape)}"
+            )
+        if codes.min() < 0 or codes.max() >= CODEBOOK_SIZE:
+            raise ConfigError(
+                f"codes must lie in 0..{CODEBOOK_SIZE - 1}, got {codes.min()}..{codes.max()}"
+            )
+        return self.vocoder(codes[None].to(self.device)).cpu()
+
+    def continued_frames(self, task: Task) -> int:
+        """Frames of the reference, or of the style, with which the AR's codes begin."""
+        delivery = task.voice.delivery
+        return len(delivery.codes) if _continues(delivery, task.cfg) else 0
+
+    def reference_frames(self, task: Task) -> tuple[int, int]:
+        """Frames of the reference in the NAR's decoder: known in full, and repeated after that."""
+        n_reference = len(task.voice.codes) if _continues(task.voice, task.cfg) else 0
+        twice = self.config.prompt.repeat_reference and not task.cfg.show_reference_once
+        return n_reference, n_reference if twice else 0
+
+    def _coarse_shown(self, task: Task, coarse: Coarse) -> list[int]:
+        """L0 codes after the known reference in the NAR's decoder, its second copy included."""
+        n_reference, repeated = self.reference_frames(task)
+        if task.voice.delivery is task.voice:
+            return coarse.codes[n_reference - repeated :]
+        new = coarse.codes[self.continued_frames(task) :]
+        return [*task.voice.codes[:repeated, 0].tolist(), *new]
+
+
+def is_transcribed(voice: Voice) -> bool:
+    """Whether at least one of the two models can continue what it is given."""
+    return voice.transcript is not None or voice.delivery.transcript is not None
+
+
+def _continues(reference: Voice, cfg: InferenceConfig) -> bool:
+    """Whether a model that is given this reference continues it: a deep clone."""
+    return cfg.deep_clone and reference.transcript is not None
