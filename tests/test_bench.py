@@ -281,7 +281,7 @@ def test_command_writes_table_line_file_and_plot(
         (["--set", "timestep=3"], "timesteps"),
         (["--steps", "200"], "--steps"),
         (["--device", "toaster"], "device"),
-        (["--quantize", "int8", "--dtype", "bfloat16"], "int8"),
+        (["--quantize", "int8", "--dtype", "float16"], "int8"),
     ],
 )
 def test_bad_arguments_are_refused(
