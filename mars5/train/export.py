@@ -69,7 +69,7 @@ def export(workshop: Workshop, target: Path) -> Path:
             "name": "nano",
             "licence": "AGPL-3.0-only",
             "training": training,
-            "data": "synthetic speech of flite (voices slt, rms, awb)",
+            "data": "synthetic speech of flite (slt, rms, awb, kal16) and of Kokoro-82M",
         },
     )
     target.mkdir(parents=True, exist_ok=True)
