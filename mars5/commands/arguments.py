@@ -404,6 +404,9 @@ def _add_eval(commands: Any) -> None:
         "(text, path[, speaker])",
     )
     command.add_argument(
+        "--stream", action="store_true", help="hear what streaming gives, with its first sound"
+    )
+    command.add_argument(
         "--only-words", action="store_true", help="neither speaker similarity nor DNSMOS"
     )
     command.add_argument(

@@ -43,7 +43,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         ears, None if args.only_words else SpeakerJudge(), 0 if args.only_words else args.dnsmos
     )
     sources = [
-        open_source(name, texts, dict(args.settings), references, args.device) for name in names
+        open_source(name, texts, dict(args.settings), references, args.device, args.stream)
+        for name in names
     ]
     cards = _judge(args, judges, sources, texts)
     report = Report(args.list, args.seeds, cards, *_baselines(judges, sources))

@@ -30,6 +30,7 @@ from mars5.eval.references import Reference
 from mars5.hub import NANO
 
 if TYPE_CHECKING:
+    from mars5.speech import Speech
     from mars5.tts import Mars5TTS
     from mars5.voice import Voice
 
@@ -90,9 +91,11 @@ class Checkpoint:
         system: Mars5TTS,
         cfg: InferenceConfig,
         references: Sequence[Reference] = (),
+        streamed: bool = False,
     ) -> None:
         self.name = name
         self.cfg = cfg
+        self.streamed = streamed
         self._system = system
         self._references = list(references)
         self._voices: list[Voice | None] = [
@@ -102,7 +105,7 @@ class Checkpoint:
     def with_settings(self, settings: dict[str, Any]) -> Checkpoint:
         """The same system and references, with some other settings."""
         cfg = replace(self.cfg, **settings)
-        return Checkpoint(self.name, self._system, cfg, self._references)
+        return Checkpoint(self.name, self._system, cfg, self._references, self.streamed)
 
     def count(self, texts: Sequence[str], seeds: Sequence[int]) -> int:
         return len(texts) * len(seeds)
@@ -115,15 +118,25 @@ class Checkpoint:
     def _speak(self, text: str, seed: int, turn: int) -> Utterance:
         """The only place that generates and takes the time."""
         started = time.perf_counter()
-        wave, at_limit = np.zeros(0, np.float32), False
+        wave, at_limit, first = np.zeros(0, np.float32), False, None
         try:
-            speech = self._system.generate(text, self._voices[turn], cfg=self.cfg, seed=seed)
+            speech = self._speech(text, seed, self._voices[turn])
             wave, at_limit = speech.audio.numpy(), speech.finish_reason == "length"
+            first = speech.first_sound_seconds
         except GenerationError:
             pass  # an empty utterance is what it gave, and a failure in the card
         took = time.perf_counter() - started
         key = str(self._references[turn].path) if self._references else self._own_voice
-        return Utterance(text, to_judges(wave, self._system.sr), seed, key, took, took, at_limit)
+        wave = to_judges(wave, self._system.sr)
+        return Utterance(text, wave, seed, key, took, first or took, at_limit)
+
+    def _speech(self, text: str, seed: int, voice: Voice | None) -> Speech:
+        if not self.streamed:
+            return self._system.generate(text, voice, cfg=self.cfg, seed=seed)
+        with self._system.stream(text, voice, cfg=self.cfg, seed=seed) as stream:
+            for _ in stream:
+                pass
+        return stream.speech
 
     @property
     def _own_voice(self) -> str | None:
@@ -201,6 +214,7 @@ def open_source(
     settings: dict[str, Any],
     references: Sequence[Reference] = (),
     device: str | None = None,
+    streamed: bool = False,
 ) -> Source:
     """The source that a name means.
 
@@ -210,6 +224,7 @@ def open_source(
         texts: the list, for folders of audio files.
         settings: `InferenceConfig` fields that replace the checkpoint's defaults.
         references: what the checkpoint clones; none for its own voice.
+        streamed: hear a checkpoint as it streams.
 
     Raises:
         Mars5Error: what the name means cannot be read or loaded.
@@ -221,7 +236,7 @@ def open_source(
         return Teacher(name)
     if name != NANO and path.is_dir() and _holds_audio(path):
         return Recordings(name, read_folder(path, texts))
-    return load_checkpoint(name, settings, references, device)
+    return load_checkpoint(name, settings, references, device, streamed)
 
 
 def load_checkpoint(
@@ -229,8 +244,9 @@ def load_checkpoint(
     settings: dict[str, Any],
     references: Sequence[Reference] = (),
     device: str | None = None,
+    streamed: bool = False,
 ) -> Checkpoint:
-    """A checkpoint with its own defaults, but for `settings`."""
+    """A checkpoint with its own defaults, but for `settings`; `streamed`: heard as it streams."""
     from mars5.tts import Mars5TTS
 
     system = Mars5TTS.from_pretrained(name, device=device)
@@ -241,7 +257,8 @@ def load_checkpoint(
         getattr(system.default_voice, "transcript", None)
     ]
     deep = cfg.deep_clone and None not in known
-    return Checkpoint(name, system, replace(cfg, **{"deep_clone": deep, **settings}), references)
+    cfg = replace(cfg, **{"deep_clone": deep, **settings})
+    return Checkpoint(name, system, cfg, references, streamed)
 
 
 def _holds_audio(folder: Path) -> bool:
