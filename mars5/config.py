@@ -232,10 +232,14 @@ class PromptConvention:
             section 3); checkpoints trained without that off-by-one say `False`.
         repeat_reference: in a deep clone the published NAR sees the reference twice, once known in
             full and once as the coarse codes the AR continued; `False` shows it once.
+        own_delivery: in a shallow clone without a style the AR is given the speaker vector of the
+            checkpoint's own voice, and only the NAR that of the reference: for an AR that has met
+            too few speakers to be understood with those of others.
     """
 
     drop_first: bool = True
     repeat_reference: bool = True
+    own_delivery: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -174,6 +174,7 @@ class Engine:
         check_speakable(text)
         voice = self.voices.of(ref_audio, ref_transcript, cfg)
         cfg = self.settings_for(voice, cfg)
+        voice = self._delivered(voice, cfg)
         prompt = self._prompt(text, voice.delivery, cfg)
         limit = min(cfg.max_len, self.config.ar.sliding_window)
         if len(prompt.ids) >= limit:
@@ -182,6 +183,13 @@ class Engine:
                 "shorten the text or the reference, or split the text"
             )
         return Task(text, voice, cfg, prompt, generator)
+
+    def _delivered(self, voice: Voice, cfg: InferenceConfig) -> Voice:
+        """The voice as it is, or with the delivery of the checkpoint's own (`own_delivery`)."""
+        own = self.config.prompt.own_delivery and self.voices.default is not None
+        if not own or cfg.deep_clone or voice.style is not None:
+            return voice
+        return voice.with_style(self.voices.of(None))
 
     def _prompt(self, text: str, reference: Voice, cfg: InferenceConfig) -> Prompt:
         return build_prompt(

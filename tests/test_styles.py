@@ -372,3 +372,18 @@ def test_likeness_by_words_notions_and_rarity() -> None:
     assert 0 < diluted < compare("warm", captions)[0].score
     rare, common = compare("gloomy slow", captions)[2], compare("warm slow", captions)[2]
     assert rare.score > common.score
+
+
+def test_a_checkpoint_may_keep_its_own_delivery_in_shallow_clones(
+    tiny: Mars5TTS, voice: Voice, style: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convention = replace(tiny.config.prompt, own_delivery=True)
+    monkeypatch.setattr(tiny.engine, "config", replace(tiny.config, prompt=convention))
+    monkeypatch.setattr(tiny.engine.voices, "default", style)
+    shallow = tiny.engine.task(TEXT, voice, None, SHALLOW, None).voice
+    assert torch.equal(shallow.ar_speaker, style.ar_speaker)
+    assert torch.equal(shallow.nar_speaker, voice.nar_speaker)
+    deep = tiny.engine.task(TEXT, voice, None, DEEP, None).voice
+    assert torch.equal(deep.ar_speaker, voice.ar_speaker)
+    directed = tiny.engine.task(TEXT, voice.with_style(voice), None, SHALLOW, None).voice
+    assert torch.equal(directed.ar_speaker, voice.ar_speaker)  # as asked for

@@ -62,7 +62,7 @@ def export(workshop: Workshop, target: Path) -> Path:
     config = ModelConfig(
         ar.dims,
         nar.dims,
-        PromptConvention(drop_first=False, repeat_reference=False),
+        PromptConvention(drop_first=False, repeat_reference=False, own_delivery=True),
         {"name": MelCodec.kind, "dims": asdict(CODEC), "vocoder": asdict(VOCODER)},
         DEFAULTS,
         {
