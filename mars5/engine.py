@@ -185,11 +185,21 @@ class Engine:
         return Task(text, voice, cfg, prompt, generator)
 
     def _delivered(self, voice: Voice, cfg: InferenceConfig) -> Voice:
-        """The voice as it is, or with the delivery of the checkpoint's own (`own_delivery`)."""
+        """The voice as it is, or with the delivery of the checkpoint's own (`own_delivery`).
+
+        A style that is a difference from its plain reading is then added to that delivery; one
+        that is another person's whole replaces it.
+        """
         own = self.config.prompt.own_delivery and self.voices.default is not None
-        if not own or cfg.deep_clone or voice.style is not None:
+        if not own or cfg.deep_clone:
             return voice
-        return voice.with_style(self.voices.of(None))
+        delivery = self.voices.of(None)
+        if voice.style is None:
+            return voice.with_style(delivery)
+        if voice.style_plain is None:
+            return voice
+        styled = delivery.with_style(voice.style, voice.style_strength, plain=voice.style_plain)
+        return replace(voice, ar_speaker=styled.ar_speaker)
 
     def _prompt(self, text: str, reference: Voice, cfg: InferenceConfig) -> Prompt:
         return build_prompt(

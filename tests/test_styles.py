@@ -387,3 +387,8 @@ def test_a_checkpoint_may_keep_its_own_delivery_in_shallow_clones(
     assert torch.equal(deep.ar_speaker, voice.ar_speaker)
     directed = tiny.engine.task(TEXT, voice.with_style(voice), None, SHALLOW, None).voice
     assert torch.equal(directed.ar_speaker, voice.ar_speaker)  # as asked for
+    plain = tiny.voice(torch.ones(30_000).cumsum(0).sin(), "Plain.")
+    added = tiny.engine.task(TEXT, voice.with_style(voice, plain=plain), None, SHALLOW, None).voice
+    wanted = style.with_style(voice, plain=plain).ar_speaker
+    assert torch.equal(added.ar_speaker, wanted)  # what sets it apart, on the own delivery
+    assert torch.equal(added.nar_speaker, voice.nar_speaker)
