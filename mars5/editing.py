@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from mars5.ar.decode import generate_ids
 from mars5.audio import AudioInput, load_reference, trim_interval
 from mars5.config import N_CODEBOOKS, SAMPLE_RATE, InferenceConfig
 from mars5.engine import Engine, Task
@@ -195,16 +194,7 @@ class _Job:
         task = engine.task(text, voice, None, cfg, self.task.generator)
         most = min(cfg.max_len, len(task.prompt.ids) + self._most_frames(text))
         task = replace(task, cfg=replace(cfg, generate_max_len_override=most))
-        ids = generate_ids(
-            engine.ar,
-            torch.tensor([task.prompt.ids]),
-            voice.ar_speaker[None],
-            engine.vocabulary,
-            task.cfg,
-            task.estimate,
-            task.generator,
-        )
-        coarse = engine.coarse(task, list(ids))
+        coarse = engine.coarse(task, list(engine.draw(task)))
         if coarse.finish_reason != "stop":
             self.finish_reason = coarse.finish_reason
         text_ids, drop_first = engine.vocabulary.n_text, engine.config.prompt.drop_first

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -120,16 +120,7 @@ class Engine:
     ) -> Speech:
         """Speak one piece of text as it stands, by all stages; errors as in `Mars5TTS.generate`."""
         task = self.task(text, voice, None, cfg, generator)
-        ids = generate_ids(
-            self.ar,
-            torch.tensor([task.prompt.ids]),
-            task.voice.ar_speaker[None],
-            self.vocabulary,
-            task.cfg,
-            task.estimate,
-            task.generator,
-            self.spare_steps,
-        )
+        ids = self.draw(task)
         coarse = self.coarse(task, list(shown(ids, progress, "coarse codes", None)))
         estimator, known = self.refinement(task, coarse)
         steps = self.denoise(estimator, known, task.cfg, task.generator)
@@ -208,6 +199,19 @@ class Engine:
             reference.codes[:, 0].tolist(),
             self.text_tokenizer,
             self.speech_tokenizer,
+        )
+
+    def draw(self, task: Task) -> Generator[int, None, None]:
+        """The AR's new ids, one by one, the end token included; closing it stops the work."""
+        return generate_ids(
+            self.ar,
+            torch.tensor([task.prompt.ids]),
+            task.voice.ar_speaker[None],
+            self.vocabulary,
+            task.cfg,
+            task.estimate,
+            task.generator,
+            self.spare_steps,
         )
 
     def coarse(self, task: Task, generated: list[int]) -> Coarse:

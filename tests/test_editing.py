@@ -139,7 +139,7 @@ def test_outside_of_the_edit_the_codes_are_those_of_the_recording(
 def test_words_left_out_need_no_model(
     tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mars5.editing.generate_ids", None)
+    monkeypatch.setattr("mars5.engine.generate_ids", None)
     monkeypatch.setattr(Engine, "denoise", None)
     edit = edited(tiny, voice, "one four five")
     assert torch.equal(edit.codes, torch.cat([voice.codes[:11], voice.codes[30:]]))

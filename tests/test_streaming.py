@@ -18,11 +18,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mars5 import InferenceConfig, Mars5TTS
+from mars5 import InferenceConfig, Mars5TTS, engine
 from mars5.cli import main
 from mars5.errors import ConfigError, GenerationError, MissingExtraError, TextError
 from mars5.seeds import Seeds
-from mars5.streaming import utterance
 from mars5.streaming.edges import FADE, Edges
 from mars5.voice import Voice
 
@@ -43,14 +42,14 @@ def voice(tiny: Mars5TTS, speechlike: np.ndarray) -> Voice:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The ids that the AR has drawn, as they come."""
     drawn: list[int] = []
-    generate_ids = utterance.generate_ids
+    generate_ids = engine.generate_ids
 
     def counted(*args: Any) -> Iterator[int]:
         for token in generate_ids(*args):
             drawn.append(token)
             yield token
 
-    monkeypatch.setattr(utterance, "generate_ids", counted)
+    monkeypatch.setattr(engine, "generate_ids", counted)
     return drawn
 
 
@@ -193,7 +192,7 @@ def test_closing_ends_the_work(tiny: Mars5TTS, voice: Voice, steps: list[int]) -
 def test_closing_while_a_chunk_is_made_ends_it_at_the_next_step(
     tiny: Mars5TTS, voice: Voice, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generate_ids = utterance.generate_ids  # which counts
+    generate_ids = engine.generate_ids  # which counts
 
     def closing(*args: Any) -> Iterator[int]:
         for token in generate_ids(*args):
@@ -201,7 +200,7 @@ def test_closing_while_a_chunk_is_made_ends_it_at_the_next_step(
                 stream.close()  # as another thread would: the stream is at work
             yield token
 
-    monkeypatch.setattr(utterance, "generate_ids", closing)
+    monkeypatch.setattr(engine, "generate_ids", closing)
     stream = tiny.stream(ONE, voice, cfg=SHALLOW, seed=3)
     assert next(stream, None) is None
     assert len(steps) == 5

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mars5.ar.decode import Request, generate_ids, generate_many
+from mars5.ar.decode import Request, generate_many
 from mars5.bench import limits, naive
 from mars5.bench.clock import Clock, Taken, median, several, timed
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, SAMPLE_RATE
@@ -190,10 +190,9 @@ def _counts(
 
 def _frames_per_token(system: Mars5TTS, task: Task, n: int) -> float:
     """Frames of the next `n` ids, as the model draws them, divided by their number."""
-    prompt = torch.tensor([task.prompt.ids])
-    speaker, source = task.voice.ar_speaker[None], torch.Generator().manual_seed(1)
+    source = torch.Generator().manual_seed(1)
     cfg = replace(task.cfg, generate_max_len_override=len(task.prompt.ids) + n)
-    drawn = generate_ids(system.ar, prompt, speaker, system.vocabulary, cfg, task.estimate, source)
+    drawn = system.engine.draw(replace(task, cfg=cfg, generator=source))
     ids = [token - system.vocabulary.n_text for token in drawn if token != system.vocabulary.end]
     return len(system.speech_tokenizer.decode([max(i, 0) for i in ids])) / max(len(ids), 1) or 1.0
 
@@ -206,16 +205,7 @@ def _middle(system: Mars5TTS, task: Task, n_tokens: int, timed_tokens: int) -> l
 
 def _first_taken(system: Mars5TTS, task: Task, clock: Clock) -> Taken:
     cfg = replace(task.cfg, generate_max_len_override=len(task.prompt.ids) + 1)
-    ids = generate_ids(
-        system.ar,
-        torch.tensor([task.prompt.ids]),
-        task.voice.ar_speaker[None],
-        system.vocabulary,
-        cfg,
-        task.estimate,
-        torch.Generator().manual_seed(1),
-        system.engine.spare_steps,
-    )
+    ids = system.engine.draw(replace(task, cfg=cfg, generator=torch.Generator().manual_seed(1)))
     return timed(clock, lambda: list(ids))
 
 

@@ -421,6 +421,12 @@ def _add_eval(commands: Any) -> None:
         metavar="FOLDER",
         help="search sampling settings of one model instead; a killed search continues",
     )
+    _add_set(command)
+    command.set_defaults(command="eval", refuse=command.error)
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    """Settings by name alone; `say` and its like have flags for the common ones, too."""
     command.add_argument(
         "--set",
         dest="settings",
@@ -430,7 +436,6 @@ def _add_eval(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="any InferenceConfig setting; repeatable",
     )
-    command.set_defaults(command="eval", refuse=command.error)
 
 
 def _add_bench(commands: Any) -> None:
@@ -484,15 +489,7 @@ def _add_bench(commands: Any) -> None:
     )
     bench.add_argument("--json", metavar="FILE", help="also write the last line here")
     bench.add_argument("--plot", metavar="FILE", help="draw it (.png, .svg, .pdf; mars5[eval])")
-    bench.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        type=_named_setting,
-        metavar="NAME=VALUE",
-        help="any InferenceConfig setting; repeatable",
-    )
+    _add_set(bench)
     bench.set_defaults(command="bench", refuse=bench.error)
 
 

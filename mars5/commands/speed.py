@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mars5.ar.decode import generate_ids
 from mars5.config import N_CODEBOOKS
 from mars5.engine import Coarse, Engine
 from mars5.profiles import PROFILES, Profile
@@ -87,14 +86,8 @@ def measure(engine: Engine) -> Speed:
 
     def autoregress() -> int:
         cut = replace(cfg, generate_max_len_override=len(task.prompt.ids) + _FRAMES)
-        return sum(
-            1
-            for _ in generate_ids(
-                engine.ar, torch.tensor([task.prompt.ids]), voice.ar_speaker[None],
-                engine.vocabulary, cut, task.estimate, torch.Generator().manual_seed(0),
-                engine.spare_steps,
-            )
-        )  # fmt: skip
+        drawn = replace(task, cfg=cut, generator=torch.Generator().manual_seed(0))
+        return sum(1 for _ in engine.draw(drawn))
 
     def refine() -> int:
         estimator, known = engine.refinement(task, Coarse([0] * rate, "stop"))

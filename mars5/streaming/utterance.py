@@ -19,7 +19,6 @@ from itertools import chain, repeat
 import torch
 from torch import Tensor
 
-from mars5.ar.decode import generate_ids
 from mars5.config import N_CODEBOOKS
 from mars5.engine import Coarse, Engine, Task
 from mars5.nar.decode import Known
@@ -85,16 +84,7 @@ def _growing(
     sizes = _chunk_sizes(engine)
     ids: list[int] = []
     wanted, frames = next(sizes), 0
-    drawn = generate_ids(
-        engine.ar,
-        torch.tensor([task.prompt.ids]),
-        task.voice.ar_speaker[None],
-        engine.vocabulary,
-        task.cfg,
-        task.estimate,
-        task.generator,
-        engine.spare_steps,
-    )
+    drawn = engine.draw(task)
     with closing(drawn):
         for token in drawn:
             check()
