@@ -162,12 +162,18 @@ class MelCodec(nn.Module):
         stacked = mel.unflatten(1, (-1, d.stack)).flatten(2)
         return (stacked - self.mean) @ self.projection
 
-    def quantise(self, features: Tensor) -> Tensor:
-        """(B, frames, rank) -> (B, frames, Q) codes, each book on what the ones before left."""
+    def quantise(self, features: Tensor, coarse: Tensor | None = None) -> Tensor:
+        """(B, frames, rank) -> (B, frames, Q) codes, each book on what the ones before left.
+
+        Args:
+            coarse: (B, frames) codes of the first book, if they are to be others than the nearest.
+        """
         rest, codes = features, []
-        for book in self.codebooks:
+        for q, book in enumerate(self.codebooks):
             # |x - c|^2 without |x|^2, which is the same for all entries.
             nearest = (book.pow(2).sum(-1) - 2 * rest @ book.T).argmin(-1)
+            if q == 0 and coarse is not None:
+                nearest = coarse
             codes.append(nearest)
             rest = rest - book[nearest]
         return torch.stack(codes, -1)

@@ -165,7 +165,7 @@ class Engine:
         check_speakable(text)
         voice = self.voices.of(ref_audio, ref_transcript, cfg)
         cfg = self.settings_for(voice, cfg)
-        voice = self._delivered(voice, cfg)
+        voice = self._delivered(voice)
         prompt = self._prompt(text, voice.delivery, cfg)
         limit = min(cfg.max_len, self.config.ar.sliding_window)
         if len(prompt.ids) >= limit:
@@ -175,22 +175,23 @@ class Engine:
             )
         return Task(text, voice, cfg, prompt, generator)
 
-    def _delivered(self, voice: Voice, cfg: InferenceConfig) -> Voice:
+    def _delivered(self, voice: Voice) -> Voice:
         """The voice as it is, or with the delivery of the checkpoint's own (`own_delivery`).
 
-        A style that is a difference from its plain reading is then added to that delivery; one
-        that is another person's whole replaces it.
+        The AR is then given nothing of the voice: a style is added to the own delivery instead.
         """
-        own = self.config.prompt.own_delivery and self.voices.default is not None
-        if not own or cfg.deep_clone:
+        if not self.config.prompt.own_delivery or self.voices.default is None:
             return voice
-        delivery = self.voices.of(None)
-        if voice.style is None:
-            return voice.with_style(delivery)
-        if voice.style_plain is None:
-            return voice
-        styled = delivery.with_style(voice.style, voice.style_strength, plain=voice.style_plain)
-        return replace(voice, ar_speaker=styled.ar_speaker)
+        own = self.voices.of(None)
+        if voice.style is not None:
+            own = own.with_style(voice.style, voice.style_strength, plain=voice.style_plain)
+        return replace(
+            voice,
+            ar_speaker=own.ar_speaker,
+            style=own.delivery,
+            style_strength=1.0,
+            style_plain=None,
+        )
 
     def _prompt(self, text: str, reference: Voice, cfg: InferenceConfig) -> Prompt:
         return build_prompt(

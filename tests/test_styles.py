@@ -374,7 +374,7 @@ def test_likeness_by_words_notions_and_rarity() -> None:
     assert rare.score > common.score
 
 
-def test_a_checkpoint_may_keep_its_own_delivery_in_shallow_clones(
+def test_a_checkpoint_may_keep_its_own_delivery(
     tiny: Mars5TTS, voice: Voice, style: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     convention = replace(tiny.config.prompt, own_delivery=True)
@@ -383,8 +383,11 @@ def test_a_checkpoint_may_keep_its_own_delivery_in_shallow_clones(
     shallow = tiny.engine.task(TEXT, voice, None, SHALLOW, None).voice
     assert torch.equal(shallow.ar_speaker, style.ar_speaker)
     assert torch.equal(shallow.nar_speaker, voice.nar_speaker)
-    deep = tiny.engine.task(TEXT, voice, None, DEEP, None).voice
-    assert torch.equal(deep.ar_speaker, voice.ar_speaker)
+    deep = tiny.engine.task(TEXT, voice, None, DEEP, None)
+    assert torch.equal(deep.voice.ar_speaker, style.ar_speaker)
+    assert deep.voice.delivery.transcript == style.transcript
+    assert tiny.engine.continued_frames(deep) == len(style.codes)
+    assert tiny.engine.reference_frames(deep)[0] == len(voice.codes)
     directed = tiny.engine.task(TEXT, voice.with_style(voice), None, SHALLOW, None).voice
     assert torch.equal(directed.ar_speaker, voice.ar_speaker)  # as asked for
     plain = tiny.voice(torch.ones(30_000).cumsum(0).sin(), "Plain.")

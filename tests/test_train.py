@@ -21,6 +21,7 @@ from mars5.eval.lists import read_list
 from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
 from mars5.styles import StyleBank
+from mars5.tokenizers import TextTokenizer
 from mars5.train import ar, corpus, export, loop, nar, pieces, recipe
 from mars5.train.__main__ import main
 from mars5.train.batching import Corpus
@@ -29,8 +30,9 @@ from mars5.train.codec import kmeans
 from mars5.train.corpus import make_shard, read_shard
 from mars5.train.loop import Run, pace
 from mars5.train.numbers import cardinal, numeric_sentence
+from mars5.train.public_texts import read_fortunes
 from mars5.train.recipe import SIZES, Size, Workshop
-from mars5.train.sentences import SentenceSource, normalise, read_fortunes
+from mars5.train.sentences import SentenceSource, normalise
 from mars5.train.teachers import CASTS, Speaker, kokoro_phonemes, speak
 from mars5.train.tokens import Example, read_examples, text_progress
 from mars5.train.transfer import load_weights
@@ -261,6 +263,10 @@ def test_kmeans_finds_clusters() -> None:
     assert torch.cdist(points, centres).min(1).values.max() < 0.5
 
 
+def _toy_corpus(text: TextTokenizer) -> Corpus:
+    return Corpus({"plain": _examples()}, text, {"plain": 1.0})
+
+
 def _examples(text: str = "ab cd") -> list[Example]:
     generator = torch.Generator().manual_seed(5)
     return [
@@ -272,7 +278,7 @@ def _examples(text: str = "ab cd") -> list[Example]:
 
 def test_ar_rows_hold_text_then_speech_then_the_end() -> None:
     text, speech = train_text(["ab cd"], 0), train_speech([], 0)
-    batches = ar.Batches(Corpus({"plain": _examples()}, text), speech, 200, seed=1)
+    batches = ar.Batches(_toy_corpus(text), speech, 200, seed=1)
     batch = next(iter(batches))
     shift, end = len(text), len(text) + speech.end_id
     for ids, targets, place in zip(batch.ids, batch.targets, batch.place, strict=True):
@@ -289,7 +295,7 @@ def test_ar_rows_hold_text_then_speech_then_the_end() -> None:
 
 def test_noise_replaces_speech_only() -> None:
     text, speech = train_text(["ab cd"], 0), train_speech([], 0)
-    batch = next(iter(ar.Batches(Corpus({"plain": _examples()}, text), speech, 400, seed=1)))
+    batch = next(iter(ar.Batches(_toy_corpus(text), speech, 400, seed=1)))
     noisy = ar.add_noise(batch, 1.0, torch.Generator().manual_seed(0))
     is_text = batch.ids < len(text)
     assert torch.equal(noisy[is_text], batch.ids[is_text])
@@ -301,7 +307,7 @@ def test_guide_rewards_looking_at_the_right_text() -> None:
     torch.manual_seed(0)
     text, speech = train_text(["ab cd"], 0), train_speech([], 0)
     model = CodecLM(ARDims(len(text) + len(speech), 32, 2, 3, 48, 1, 64))
-    batch = next(iter(ar.Batches(Corpus({"plain": _examples()}, text), speech, 400, seed=1)))
+    batch = next(iter(ar.Batches(_toy_corpus(text), speech, 400, seed=1)))
     guide = ar.Guide(model)
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     values = []
@@ -317,7 +323,7 @@ def test_guide_rewards_looking_at_the_right_text() -> None:
 
 def test_nar_noise_leaves_what_is_known() -> None:
     text = train_text(["ab cd"], 0)
-    batch = next(iter(nar.Batches(Corpus({"plain": _examples()}, text), 400, seed=2)))
+    batch = next(iter(nar.Batches(_toy_corpus(text), 400, seed=2)))
     schedule = cosine_schedule(200)
     t = torch.full((len(batch.codes),), 199)
     x = nar.noised(batch, t, schedule, 1025, torch.Generator().manual_seed(0))

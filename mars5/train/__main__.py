@@ -17,6 +17,7 @@ STEPS = {
     "corpus": "synthesise speech with local teachers",
     "codec": "fit the codec to it",
     "tokens": "encode it, and train the text tokenizer",
+    "delivery": "encode other voices once more, upon the coarse codes of the default voice",
     "transfer": "start from the weights of another working folder, whatever its codec",
     "vocoder": "train the vocoder",
     "ar": "train the AR",
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument(
                 "--shards", type=int, default=80, help="of 2.5 min (kokoro) or 10 min"
             )
+        if name in ("corpus", "delivery"):
             step.add_argument("--workers", type=int, default=2, help="teachers at a time")
         if name in ("ar", "nar", "transfer", "pieces", "join", "export"):
             step.add_argument("--size", choices=list(SIZES), default="small")
@@ -86,6 +88,8 @@ def run_step(chosen: argparse.Namespace) -> None:
     )
     if chosen.step == "corpus":
         shop.corpus(chosen.cast, chosen.shards, chosen.workers)
+    elif chosen.step == "delivery":
+        shop.delivery(chosen.workers)
     elif chosen.step in ("codec", "tokens"):
         getattr(shop, chosen.step)()
     elif chosen.step == "transfer":

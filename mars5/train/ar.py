@@ -1,4 +1,4 @@
-"""Step 5: train the AR model to continue text with L0 codes, in the library's own prompt layout.
+"""Step 6: train the AR model to continue text with L0 codes, in the library's own prompt layout.
 
 What makes it learn on little compute: a low frame rate, short sentences, noise on the code history
 (so that the text must be read), and for the first part of the run a guide: two heads of one layer
@@ -27,6 +27,8 @@ from mars5.train.tokens import Example
 
 IGNORED = -100
 PAIR_SHARE = 0.25
+# Half of what it says is in the voice whose delivery shallow clones keep.
+SHARES = {"own": 0.5, "plain": 0.2, "pseudo": 0.24, "kokoro": 0.06}
 GUIDED_LAYER, GUIDED_HEADS, GUIDE_WIDTH = 2, 2, 1.5
 GUIDE_UNTIL = 0.5  # share of the run after which the guide is gone
 

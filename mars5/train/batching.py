@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -16,8 +16,8 @@ from mars5.train.tokens import Example
 REFERENCE_FRAMES = 110
 POOL = 16  # batches sorted by length together
 
-# How often each cast of speakers is heard in training, whatever its size.
-CAST_SHARES = {"plain": 0.65, "pseudo": 0.28, "kokoro": 0.07}
+
+Shares: TypeAlias = dict[str, float]
 
 Row = TypeVar("Row")
 Item = TypeVar("Item", covariant=True)
@@ -49,18 +49,25 @@ def prefetched(stream: Stream[Item], loaders: int) -> Iterator[Item]:
     return iter(DataLoader(_Loaded(stream), batch_size=None, num_workers=loaders))
 
 
-def draw_cast(casts: Iterable[str], rng: random.Random) -> str:
+def draw_cast(casts: Iterable[str], shares: Shares, rng: random.Random) -> str:
     """One of the casts at hand, by their shares."""
     names = sorted(casts)
-    return rng.choices(names, [CAST_SHARES[name] for name in names])[0]
+    return rng.choices(names, [shares[name] for name in names])[0]
 
 
 class Corpus:
-    """Examples by cast and speaker; every draw comes from the caller's `random.Random`."""
+    """Examples by cast and speaker; every draw comes from the caller's `random.Random`.
 
-    def __init__(self, casts: dict[str, list[Example]], text: TextTokenizer) -> None:
+    Args:
+        shares: how often each cast is heard, whatever its size.
+    """
+
+    def __init__(
+        self, casts: dict[str, list[Example]], text: TextTokenizer, shares: Shares
+    ) -> None:
         self.casts = casts
         self.text = text
+        self.shares = shares
         self._mates: dict[str, list[Example]] = defaultdict(list)
         for examples in casts.values():
             for example in examples:
@@ -68,7 +75,7 @@ class Corpus:
 
     def draw(self, rng: random.Random, pair_share: float) -> list[Example]:
         """One utterance, or with probability `pair_share` two of one speaker."""
-        example = rng.choice(self.casts[draw_cast(self.casts, rng)])
+        example = rng.choice(self.casts[draw_cast(self.casts, self.shares, rng)])
         if rng.random() < pair_share:
             return [self.mate(example, rng), example]
         return [example]

@@ -23,7 +23,8 @@ from mars5.files import replacing
 from mars5.train.sentences import SentenceSource
 from mars5.train.teachers import CASTS, PACES, speak
 
-SHARD_UTTERANCES = {"plain": 250, "pseudo": 250, "kokoro": 50}  # a slow teacher: small pieces
+# Small pieces of a slow teacher.
+SHARD_UTTERANCES = {"own": 250, "plain": 250, "pseudo": 250, "kokoro": 50}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Step 7: write a checkpoint folder in the published format from what the trainings left."""
+"""Step 8: write a checkpoint folder in the published format from what the trainings left."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ from mars5.train.batching import Corpus, prefetched
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import fit_codec
 from mars5.train.corpus import make_corpus, read_shard
+from mars5.train.delivery import deliver_shard
 from mars5.train.loop import Run, initialise, start_from_codebook
 from mars5.train.pieces import joined, split
 from mars5.train.tokens import encode_shard, read_examples
@@ -41,8 +43,14 @@ VOCODER = VocoderDims(
     channels=CODEC.n_mels, stack=CODEC.stack, dim=256, ff_dim=768, n_layers=6, n_bandwidths=0
 )
 TEXT_MERGES = 512
-CODEC_SHARDS = {"plain": 2, "pseudo": 3, "kokoro": 12}  # what the codec is fitted to
-TRANSFER_SHARDS = {"plain": 1, "pseudo": 1, "kokoro": 4}  # what two codecs are compared on
+CODEC_SHARDS = {"own": 0, "plain": 2, "pseudo": 3, "kokoro": 12}  # what the codec is fitted to
+DELIVERED = ("pseudo", "kokoro")  # who speaks with the own voice's delivery too
+TRANSFER_SHARDS = {
+    "own": 0,
+    "plain": 1,
+    "pseudo": 1,
+    "kokoro": 4,
+}  # what two codecs are compared on
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,15 @@ class Workshop:
             encode_shard(codec, shard, target / shard.name)
         self.tokenizers()
 
+    def delivery(self, workers: int) -> None:
+        """Step 4: the codes of other voices with the delivery of the checkpoint's own."""
+        codec, target = self.codec(), self.folder / "delivered"
+        target.mkdir(exist_ok=True)
+        shards = self._shards("corpus")
+        paths = flat({cast: shards.get(cast, []) for cast in DELIVERED})
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda path: deliver_shard(codec, path, target / path.name), paths))
+
     def tokenizers(self) -> tuple[TextTokenizer, SpeechTokenizer]:
         """The text tokenizer of the corpus, and one speech id for each code."""
         path = self.folder / "texttok.model"
@@ -153,7 +170,7 @@ class Workshop:
         return TextTokenizer.from_text(path.read_text()), train_speech([], 0)
 
     def vocoder(self, minutes: float, rate: float = 1e-3, batch: int = 16) -> None:
-        """Step 4: train the vocoder for `minutes` in all."""
+        """Step 5: train the vocoder for `minutes` in all."""
         codec = self.codec().to(self.device)
         model = self.new_vocoder().to(self.device)
         run = Run(self.folder, "vocoder", model, minutes, rate)
@@ -161,9 +178,9 @@ class Workshop:
         train_vocoder(model, codec, run, cuts, self.device, self.seed)
 
     def ar(self, minutes: float, rate: float = 2.5e-3) -> None:
-        """Step 5: train the AR for `minutes` in all."""
+        """Step 6: train the AR for `minutes` in all."""
         model = self.new_ar().to(self.device)
-        train, held_out = self._corpora()
+        train, held_out = self._corpora(ar.SHARES)
         speech = self.tokenizers()[1]
         run = Run(self.folder, "ar", model, minutes, rate)
         batches = ar.Batches(train, speech, self.size.ar_tokens, self._fresh_seed())
@@ -172,9 +189,9 @@ class Workshop:
         ar.train_ar(model, run, stream, checks, self.device, self.seed)
 
     def nar(self, minutes: float, rate: float = 2e-3) -> None:
-        """Step 6: train the NAR for `minutes` in all."""
+        """Step 7: train the NAR for `minutes` in all."""
         model = self.new_nar().to(self.device)
-        train, held_out = self._corpora()
+        train, held_out = self._corpora(nar.SHARES)
         run = Run(self.folder, "nar", model, minutes, rate)
         batches = nar.Batches(train, self.size.nar_frames, self._fresh_seed())
         checks = list(islice(nar.Batches(held_out, 1500, 7), 3))
@@ -251,15 +268,19 @@ class Workshop:
             run.seconds, run.step, run.seen = state["seconds"], state["step"], state["seen"]
             run.save()
 
-    def _corpora(self) -> tuple[Corpus, Corpus]:
+    def _corpora(self, shares: dict[str, float]) -> tuple[Corpus, Corpus]:
         """Everything but the first token shard of each cast, and those, which no training sees."""
         text, shards = self.tokenizers()[0], self._shards("tokens")
         held_out = {cast: paths[:1] for cast, paths in shards.items()}
-        return self._corpus(training(shards), text), self._corpus(held_out, text)
-
-    @staticmethod
-    def _corpus(shards: Shards, text: TextTokenizer) -> Corpus:
-        return Corpus({cast: read_examples(paths) for cast, paths in shards.items()}, text)
+        train, checks = (
+            Corpus(
+                {cast: read_examples(paths, self.folder / "delivered") for cast, paths in part},
+                text,
+                shares,
+            )
+            for part in (training(shards).items(), held_out.items())
+        )
+        return train, checks
 
     def _waves(self, counts: dict[str, int]) -> Iterator[Tensor]:
         """The waves of so many shards of each cast, (T,) float32."""

@@ -1,11 +1,12 @@
 """Text for the training corpus: everyday sentences from templates, carrier sentences, public texts.
 
-Four sources are mixed, so that each covers what the others lack:
+Five sources are mixed, so that each covers what the others lack:
 
 * templates: the sentences people say all day (requests, questions, times, places);
 * carriers: random runs of frequent words, which give every common word many different neighbours;
 * numbers written out: prices, times, dates, distances (`mars5.train.numbers`);
-* public texts: Debian's `fortunes` packages, when they are installed, for free syntax.
+* public texts (`mars5.train.public_texts`), when they are installed, for free syntax and for
+  words of all kinds.
 
 Everything is drawn from one `random.Random`, so a seed names a corpus.
 """
@@ -16,17 +17,10 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from mars5.train.numbers import numeric_sentence
+from mars5.train.public_texts import MAX_CHARACTERS, read_fortunes, read_wordnet
 
-FORTUNES = Path("/usr/share/games/fortunes")
-# Collections made of lists, code, verse layouts or other languages: poor sentences to read aloud.
-SKIPPED_FORTUNES = frozenset(
-    "ascii-art art perl debian linuxcookie knghtbrd translate-me zippy paradoxum".split()  # noqa: SIM905
-)
-SPEAKABLE = re.compile(r"[A-Z][A-Za-z',;: -]*[a-z][.?!]")
-MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 3, 14, 84
 CAPITALS = 0.05  # sentences with a word in capitals
 
 SLOTS: dict[str, str] = {
@@ -185,8 +179,9 @@ class SentenceSource:
         self._slots = {
             name: [w.replace("_", " ") for w in words.split()] for name, words in SLOTS.items()
         }
-        self._public = read_fortunes()
-        counts = Counter(w for s in self._public for w in re.findall(r"[a-z']+", s.lower()))
+        self._fortunes, self._examples = read_fortunes(), read_wordnet()
+        public = self._fortunes + self._examples
+        counts = Counter(w for s in public for w in re.findall(r"[a-z']+", s.lower()))
         counts.update(w for v in self._slots.values() for p in v for w in p.lower().split())
         common = [(w, n) for w, n in counts.most_common(6000) if n > 1 and len(w) > 1]
         self._words = [w for w, _ in common]
@@ -207,12 +202,14 @@ class SentenceSource:
             kind = rng.random()
             if kind < 0.07:
                 sentence = numeric_sentence(rng)
-            elif kind < 0.45:
+            elif kind < 0.30:
                 sentence = self._from_template(rng)
-            elif kind < 0.65 or not self._public:
-                sentence = self._carrier(rng)
+            elif kind < 0.60 and self._fortunes:
+                sentence = rng.choice(self._fortunes)
+            elif kind < 0.85 and self._examples:
+                sentence = rng.choice(self._examples)
             else:
-                sentence = rng.choice(self._public)
+                sentence = self._carrier(rng)
             if normalise(sentence) not in self._held_out and len(sentence) <= MAX_CHARACTERS:
                 return sentence
 
@@ -227,32 +224,6 @@ class SentenceSource:
             words[len(words) // 2] += ","
         sentence = " ".join(words)
         return sentence[0].upper() + sentence[1:] + rng.choice("...?!")
-
-
-def read_fortunes(folder: Path = FORTUNES) -> list[str]:
-    """The speakable sentences of Debian's fortune files, sorted; empty if none is installed."""
-    found: set[str] = set()
-    if not folder.is_dir():
-        return []
-    for path in sorted(folder.iterdir()):
-        if path.suffix or path.name in SKIPPED_FORTUNES:
-            continue
-        for fortune in path.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
-            found.update(_sentences(fortune))
-    return sorted(found)
-
-
-def _sentences(fortune: str) -> list[str]:
-    body = re.split(r"\n\s*--", fortune)[0]  # the attribution is no sentence
-    flat = re.sub(r"\s+", " ", body)
-    pieces = re.split(r"(?<=[.?!])\s+", flat)
-    return [
-        p
-        for p in pieces
-        if SPEAKABLE.fullmatch(p)
-        and MIN_WORDS <= len(p.split()) <= MAX_WORDS
-        and len(p) <= MAX_CHARACTERS
-    ]
 
 
 def normalise(sentence: str) -> str:

@@ -180,6 +180,11 @@ TEACHERS: dict[str, Callable[[str, Speaker, float], Recording]] = {
 }
 
 
+def own_speaker(_: random.Random) -> Speaker:
+    """Who speaks in the default voice, and whose delivery shallow clones keep."""
+    return Speaker("flite", "rms")
+
+
 def plain_speaker(rng: random.Random) -> Speaker:
     """Mostly flite's two clearest voices as they are: what is learned first."""
     voice, low, high = rng.choices(
@@ -217,6 +222,7 @@ def kokoro_speaker(rng: random.Random) -> Speaker:
 
 
 CASTS: dict[str, Callable[[random.Random], Speaker]] = {
+    "own": own_speaker,
     "plain": plain_speaker,
     "pseudo": pseudo_speaker,
     "kokoro": kokoro_speaker,

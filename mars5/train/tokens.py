@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mars5.codec import MelCodec
@@ -31,12 +31,14 @@ class Example:
         codes: (T, Q) int16.
         progress: (T,) float16, how far into `text` (0..1, in characters) the speech is at the
             middle of each frame, from the teacher's phone times.
+        delivered: (T, Q) int16, the codes upon the own voice's coarse ones (`delivery`), if made.
     """
 
     text: str
     speaker: str
     codes: Tensor
     progress: Tensor
+    delivered: Tensor | None = None
 
 
 def encode_shard(codec: MelCodec, shard: Path, target: Path) -> None:
@@ -86,18 +88,17 @@ def _interpolate(x: Tensor, known_x: Tensor, known_y: Tensor) -> Tensor:
     return y0 + (y1 - y0) * share
 
 
-def read_examples(paths: Iterable[Path]) -> list[Example]:
-    """All utterances of token shards."""
-    examples = []
+def read_examples(paths: Iterable[Path], delivered: Path | None = None) -> list[Example]:
+    """All utterances of token shards, with what the folder `delivered` has for them."""
+    examples: list[Example] = []
     for path in paths:
         with safe_open(path, "pt") as file:
             entries = json.loads(file.metadata()["utterances"])
             codes, progress = file.get_tensor("codes"), file.get_tensor("progress")
-        start = 0
-        for entry in entries:
-            stop = start + entry["frames"]
-            examples.append(
-                Example(entry["text"], entry["speaker"], codes[start:stop], progress[start:stop])
-            )
-            start = stop
+        lengths = [entry["frames"] for entry in entries]
+        others: Sequence[Tensor | None] = [None] * len(entries)
+        if delivered is not None and (delivered / path.name).exists():
+            others = load_file(delivered / path.name)["codes"].split(lengths)
+        parts = zip(entries, codes.split(lengths), progress.split(lengths), others, strict=True)
+        examples += [Example(e["text"], e["speaker"], *tensors) for e, *tensors in parts]
     return examples

@@ -23,8 +23,10 @@ from mars5.nar.model import ResidualTransformer
 def mixtures(old: MelCodec, new: MelCodec, waves: Iterable[Tensor]) -> Tensor:
     """(Q, 1024 new, 1024 old) shares P(old code | new code) over (T,) waves at 24 kHz.
 
-    A new code that no wave has is the even mixture of all old ones.
+    A new code that no wave has is the even mixture of all old ones; equal codecs need no waves.
     """
+    if all(torch.equal(old.get_buffer(n), value) for n, value in new.named_buffers()):
+        return torch.eye(CODEBOOK_SIZE).expand(N_CODEBOOKS, -1, -1)
     counts = torch.full((N_CODEBOOKS, CODEBOOK_SIZE, CODEBOOK_SIZE), 1e-6)
     for wave in waves:
         before, after = old.encode(wave[None])[0], new.encode(wave[None])[0]

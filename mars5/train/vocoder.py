@@ -1,4 +1,4 @@
-"""Step 4: train the Vocos vocoder to speak the codec's codes again.
+"""Step 5: train the Vocos vocoder to speak the codec's codes again.
 
 Losses are log-mel and multi-resolution spectra of 1 s cuts; no discriminator. A quarter of the
 batches hears only the first few codebooks, so that coarse codes alone can be vocoded too.
@@ -21,6 +21,7 @@ from mars5.train.corpus import read_shard
 from mars5.train.loop import Run
 from mars5.vocoder import Vocoder
 
+SHARES = {"own": 0.2, "plain": 0.45, "pseudo": 0.28, "kokoro": 0.07}
 CUT_FRAMES = 36  # code frames of a training cut
 EDGE_FRAMES = 4  # not scored at both ends: the vocoder cannot see beyond the cut there
 SPECTRA = ((512, 120), (1024, 240), (2048, 480))
@@ -42,7 +43,7 @@ class Cuts:
             waves = [
                 torch.from_numpy(pcm).float() / 32768
                 for _, pcm in read_shard(
-                    self.rng.choice(self.shards[draw_cast(self.shards, self.rng)])
+                    self.rng.choice(self.shards[draw_cast(self.shards, SHARES, self.rng)])
                 )
                 if len(pcm) >= self.samples
             ]
