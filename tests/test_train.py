@@ -22,7 +22,7 @@ from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
 from mars5.styles import StyleBank
 from mars5.tokenizers import TextTokenizer
-from mars5.train import ar, corpus, export, loop, nar, pieces, recipe
+from mars5.train import ar, corpus, delivery, export, loop, nar, pieces, recipe
 from mars5.train.__main__ import main
 from mars5.train.batching import Corpus
 from mars5.train.bpe import train_speech, train_text
@@ -30,7 +30,7 @@ from mars5.train.codec import kmeans
 from mars5.train.corpus import make_shard, read_shard
 from mars5.train.loop import Run, pace
 from mars5.train.numbers import cardinal, numeric_sentence
-from mars5.train.public_texts import read_fortunes
+from mars5.train.public_texts import read_fortunes, read_wordnet
 from mars5.train.recipe import SIZES, Size, Workshop
 from mars5.train.sentences import SentenceSource, normalise
 from mars5.train.teachers import CASTS, Speaker, kokoro_phonemes, speak
@@ -65,6 +65,7 @@ def fake_speech(
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toy sizes and a fake teacher."""
     monkeypatch.setattr(corpus, "speak", fake_speech)
+    monkeypatch.setattr(delivery, "speak", fake_speech)
     monkeypatch.setattr(export, "speak", fake_speech)
     monkeypatch.setattr(corpus, "SHARD_UTTERANCES", {"plain": 40, "pseudo": 20})
     monkeypatch.setattr(recipe, "CODEC", CODEC)
@@ -86,6 +87,8 @@ def test_recipe_runs_resumes_and_speaks(toy: None, tmp_path: Path) -> None:
     shop.corpus("pseudo", shards=2, workers=1)
     shop.tokens()
     assert len(read_examples(sorted((tmp_path / "tokens").iterdir()))) == 160
+    shop.delivery(workers=2)
+    assert len(list((tmp_path / "delivered").iterdir())) == 2  # the pseudo-speakers' shards
     for name in ("vocoder", "ar", "nar"):
         _train_twice(shop, name)
     system = Mars5TTS.from_pretrained(export.export(shop, tmp_path / "out"), device="cpu")
@@ -242,10 +245,17 @@ def test_held_out_sentences_are_never_drawn() -> None:
     }
 
 
-def test_evaluation_sentences_are_no_fortunes() -> None:
+def test_evaluation_sentences_are_in_no_public_text() -> None:
     unseen = {normalise(s) for s in read_list("everyday")}
     assert len(unseen) == 100
-    assert not unseen & {normalise(s) for s in read_fortunes()}
+    assert not unseen & {normalise(s) for s in read_fortunes() + read_wordnet()}
+
+
+def test_examples_of_wordnet_become_sentences(tmp_path: Path) -> None:
+    line = '00001 00 n 01 cry 0 | a sound; "the baby cried for its mother"; "why not?"; "a cry"; '
+    (tmp_path / "data.noun").write_text(line + '"Is this the 2nd one?"; "Is it his own cry?"\n')
+    assert read_wordnet(tmp_path) == ["Is it his own cry?", "The baby cried for its mother."]
+    assert read_wordnet(tmp_path / "nothing") == []
 
 
 def test_text_progress_follows_pauses() -> None:
