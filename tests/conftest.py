@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import checkpoint_files as files
 import numpy as np
 import pytest
 import torch
@@ -86,3 +87,12 @@ def speechlike() -> np.ndarray:
     t = np.arange(36_000) / 24_000
     buzz = np.sin(2 * np.pi * (120 * t + 15 * np.sin(5 * t))) ** 7
     return (0.3 * buzz * (0.6 + 0.4 * np.sin(9 * t))).astype(np.float32)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """The two files of a sound checkpoint, AR and NAR."""
+    paths = tmp_path / "ar.safetensors", tmp_path / "nar.safetensors"
+    for path, weights in zip(paths, files.tiny_weights(), strict=True):
+        write_checkpoint(path, weights, files.TEXT, files.SPEECH, files.CONFIG)
+    return paths

@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mars5.ar.model import CodecLM
 from mars5.config import ARDims, NARDims
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 
@@ -74,3 +76,30 @@ def text_tokenizer(name: str = "texttok.model") -> TextTokenizer:
 def speech_tokenizer() -> SpeechTokenizer:
     path = ROOT / "tokenizers" / "speechtok.model"
     return SpeechTokenizer.from_text(path.read_text(encoding="utf-8"))
+
+
+def assert_close(found: Tensor, wanted: Tensor, relative: float = 1e-5) -> None:
+    """Equal infinities; else within `relative` of the largest recorded value."""
+    assert found.shape == wanted.shape
+    finite = wanted.isfinite()
+    assert torch.equal(found.isfinite(), finite)
+    assert torch.equal(found[~finite], wanted[~finite])
+    scale = max(wanted[finite].abs().max().item(), 1.0) if finite.any() else 1.0
+    assert (found[finite] - wanted[finite]).abs().max().item() <= relative * scale
+
+
+GENERATE_CONFIG = read_json("ar_generate/config.json")
+NAR_CONFIG = read_json("nar/config.json")
+
+
+def generator_model(override: dict[str, Any] | None, sliding_window: int = 3000) -> CodecLM:
+    """The recorded AR, one row of its output replaced by the recorded override."""
+    model = CodecLM(ar_dims(GENERATE_CONFIG["constructor"], sliding_window))
+    weights = dict(tensors("ar_generate/weights.safetensors"))
+    if override is not None:
+        key = override["tensor"].removeprefix("override.")
+        rows = weights["ar.output.weight"].clone()
+        rows[override["row"]] = tensors("ar_generate/inputs.safetensors")[f"override.{key}"]
+        weights["ar.output.weight"] = rows
+    model.load_state_dict(weights)
+    return model.eval()
