@@ -146,7 +146,7 @@ def _coarse(
     if not order:
         return
     requests = (
-        Request(task.prompt.ids, task.voice.ar_speaker[None], task.estimate, task.generator)
+        Request(task.prompt.ids, task.ar_speaker[None], task.estimate, task.generator)
         for task in (tasks[index] for index in order)
     )
     ids: dict[int, list[int]] = {index: [] for index in order}

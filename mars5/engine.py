@@ -44,10 +44,18 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One utterance, checked and prepared."""
+    """One utterance, checked and prepared.
+
+    Attributes:
+        voice: who speaks: what the NAR is given.
+        ar_speaker: (D,) vector that the AR is given.
+        delivery: whose codes and transcript the AR continues in a deep clone.
+    """
 
     text: str
     voice: Voice
+    ar_speaker: Tensor
+    delivery: Voice
     cfg: InferenceConfig
     prompt: Prompt
     generator: torch.Generator | None
@@ -165,33 +173,27 @@ class Engine:
         check_speakable(text)
         voice = self.voices.of(ref_audio, ref_transcript, cfg)
         cfg = self.settings_for(voice, cfg)
-        voice = self._delivered(voice)
-        prompt = self._prompt(text, voice.delivery, cfg)
+        speaking = self._delivering(voice)
+        prompt = self._prompt(text, speaking.delivery, cfg)
         limit = min(cfg.max_len, self.config.ar.sliding_window)
         if len(prompt.ids) >= limit:
             raise TextError(
                 f"text and reference take {len(prompt.ids)} ids, the model has room for {limit}: "
                 "shorten the text or the reference, or split the text"
             )
-        return Task(text, voice, cfg, prompt, generator)
+        return Task(text, voice, speaking.ar_speaker, speaking.delivery, cfg, prompt, generator)
 
-    def _delivered(self, voice: Voice) -> Voice:
-        """The voice as it is, or with the delivery of the checkpoint's own (`own_delivery`).
+    def _delivering(self, voice: Voice) -> Voice:
+        """The voice that the AR speaks with: this one, or the checkpoint's own (`own_delivery`).
 
-        The AR is then given nothing of the voice: a style is added to the own delivery instead.
+        A style is then added to the own voice.
         """
         if not self.config.prompt.own_delivery or self.voices.default is None:
             return voice
         own = self.voices.of(None)
-        if voice.style is not None:
-            own = own.with_style(voice.style, voice.style_strength, plain=voice.style_plain)
-        return replace(
-            voice,
-            ar_speaker=own.ar_speaker,
-            style=own.delivery,
-            style_strength=1.0,
-            style_plain=None,
-        )
+        if voice.style is None:
+            return own
+        return own.with_style(voice.style, voice.style_strength, plain=voice.style_plain)
 
     def _prompt(self, text: str, reference: Voice, cfg: InferenceConfig) -> Prompt:
         return build_prompt(
@@ -207,7 +209,7 @@ class Engine:
         return generate_ids(
             self.ar,
             torch.tensor([task.prompt.ids]),
-            task.voice.ar_speaker[None],
+            task.ar_speaker[None],
             self.vocabulary,
             task.cfg,
             task.estimate,
@@ -231,7 +233,11 @@ class Engine:
         return Coarse(codes, "stop" if stopped else "length")
 
     def refinement(self, task: Task, coarse: Coarse) -> tuple[Estimator, Known]:
-        """What the NAR is to be asked, to fill in all codebooks.
+        """What the NAR is to be asked, to fill in all codebooks; errors as in `known`."""
+        return self.estimator(task), self.known(task, coarse)
+
+    def known(self, task: Task, coarse: Coarse) -> Known:
+        """What is given to the NAR: coarse codes, and in a deep clone the reference.
 
         Raises:
             GenerationError: there are no new coarse codes.
@@ -244,13 +250,12 @@ class Engine:
                 "the model ended the speech at once: try another seed, a longer text, or other "
                 "sampling settings"
             )
-        known = Known.from_coarse(codes[None], reference[None] if n_reference else None)
-        return self.estimator(task), known
+        return Known.from_coarse(codes[None], reference[None] if n_reference else None)
 
     def estimator(self, task: Task) -> Estimator:
         """The NAR, told the text and the voice."""
         cfg, voice, prompt = task.cfg, task.voice, task.prompt
-        if voice.delivery is not voice:  # the AR's text begins with the style's transcript
+        if task.delivery is not voice:  # the AR's text begins with another transcript
             prompt = self._prompt(task.text, voice, cfg)
         return Estimator(
             self.nar,
@@ -302,9 +307,8 @@ class Engine:
         return self.vocoder(codes[None].to(self.device)).cpu()
 
     def continued_frames(self, task: Task) -> int:
-        """Frames of the reference, or of the style, with which the AR's codes begin."""
-        delivery = task.voice.delivery
-        return len(delivery.codes) if _continues(delivery, task.cfg) else 0
+        """Frames of the delivering voice with which the AR's codes begin."""
+        return len(task.delivery.codes) if _continues(task.delivery, task.cfg) else 0
 
     def reference_frames(self, task: Task) -> tuple[int, int]:
         """Frames of the reference in the NAR's decoder: known in full, and repeated after that."""
@@ -315,7 +319,7 @@ class Engine:
     def _coarse_shown(self, task: Task, coarse: Coarse) -> list[int]:
         """L0 codes after the known reference in the NAR's decoder, its second copy included."""
         n_reference, repeated = self.reference_frames(task)
-        if task.voice.delivery is task.voice:
+        if task.delivery is task.voice:
             return coarse.codes[n_reference - repeated :]
         new = coarse.codes[self.continued_frames(task) :]
         return [*task.voice.codes[:repeated, 0].tolist(), *new]

@@ -50,7 +50,7 @@ class Seen:
         new = [system.speech_tokenizer.encode([code])[0] + shift for code in (5, 6, 7)]
         coarse = system.engine.coarse(self.task, [*new, system.vocabulary.end])
         _, known = system.engine.refinement(self.task, coarse)
-        self.ar_speaker = self.task.voice.ar_speaker
+        self.ar_speaker = self.task.ar_speaker
         self.ar_text = self.task.prompt.ids[: self.task.prompt.n_text]
         self.ar_codes = system.speech_tokenizer.decode([i - shift for i in ids])
         self.nar_speaker = self.task.voice.nar_speaker
@@ -380,18 +380,18 @@ def test_a_checkpoint_may_keep_its_own_delivery(
     convention = replace(tiny.config.prompt, own_delivery=True)
     monkeypatch.setattr(tiny.engine, "config", replace(tiny.config, prompt=convention))
     monkeypatch.setattr(tiny.engine.voices, "default", style)
-    shallow = tiny.engine.task(TEXT, voice, None, SHALLOW, None).voice
+    shallow = tiny.engine.task(TEXT, voice, None, SHALLOW, None)
     assert torch.equal(shallow.ar_speaker, style.ar_speaker)
-    assert torch.equal(shallow.nar_speaker, voice.nar_speaker)
+    assert shallow.voice is voice
     deep = tiny.engine.task(TEXT, voice, None, DEEP, None)
-    assert torch.equal(deep.voice.ar_speaker, style.ar_speaker)
-    assert deep.voice.delivery.transcript == style.transcript
+    assert torch.equal(deep.ar_speaker, style.ar_speaker)
+    assert deep.delivery is style
+    assert deep.prompt.ids == tiny.engine.task(TEXT, None, None, DEEP, None).prompt.ids
     assert tiny.engine.continued_frames(deep) == len(style.codes)
     assert tiny.engine.reference_frames(deep)[0] == len(voice.codes)
-    directed = tiny.engine.task(TEXT, voice.with_style(voice), None, SHALLOW, None).voice
+    directed = tiny.engine.task(TEXT, voice.with_style(voice), None, SHALLOW, None)
     assert torch.equal(directed.ar_speaker, voice.ar_speaker)  # as asked for
     plain = tiny.voice(torch.ones(30_000).cumsum(0).sin(), "Plain.")
-    added = tiny.engine.task(TEXT, voice.with_style(voice, plain=plain), None, SHALLOW, None).voice
+    added = tiny.engine.task(TEXT, voice.with_style(voice, plain=plain), None, SHALLOW, None)
     wanted = style.with_style(voice, plain=plain).ar_speaker
     assert torch.equal(added.ar_speaker, wanted)  # what sets it apart, on the own delivery
-    assert torch.equal(added.nar_speaker, voice.nar_speaker)

@@ -216,7 +216,7 @@ def _token_taken(
     limit = len(prompt) + 1 + n
     cfg = replace(task.cfg, generate_max_len_override=limit, eos_penalty_factor=NO_END)
     requests = [
-        Request(prompt, task.voice.ar_speaker[None], 100 * n, torch.Generator().manual_seed(row))
+        Request(prompt, task.ar_speaker[None], 100 * n, torch.Generator().manual_seed(row))
         for row in range(rows)
     ]
     drawn = generate_many(
