@@ -86,14 +86,17 @@ def read_checkpoint(path: _AnyPath) -> Checkpoint:
         return Checkpoint(file.path, weights, text, speech, _read_config(file))
 
 
-def read_weights(path: _AnyPath) -> dict[str, Tensor]:
+def read_weights(path: _AnyPath, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """The tensors of a file that holds a state dict alone, such as a codec's or a vocoder's.
+
+    Args:
+        dtype: what to convert each to as it is read; None leaves them as stored.
 
     Raises:
         CheckpointError: the file is damaged, hostile, or holds anything else; NaN or Inf weights.
     """
     with _open(path, bare=True) as file:
-        return {name: file.read(name) for name in file.entries}
+        return {name: file.read(name, dtype) for name in file.entries}
 
 
 def write_checkpoint(
@@ -155,13 +158,11 @@ def load_pair(
     config: ModelConfig | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    ar_dtype: torch.dtype | None = None,
 ) -> ModelPair:
     """Build both models from their files, with about one copy of the weights in memory.
 
     Args:
         config: overrides the files' own; without either, the published sizes apply.
-        ar_dtype: of the AR's weights, if not `dtype`.
 
     Raises:
         CheckpointError: as `read_checkpoint`; the files are swapped or do not belong together;
@@ -180,7 +181,7 @@ def load_pair(
         _check_layers(
             nar_file, nar_dims.n_enc_layers + nar_dims.n_dec_layers + nar_dims.n_spk_layers
         )
-        ar = _fill(lambda: CodecLM(ar_dims), ar_file, device, ar_dtype or dtype)
+        ar = _fill(lambda: CodecLM(ar_dims), ar_file, device, dtype)
         nar = _fill(lambda: ResidualTransformer(nar_dims), nar_file, device, dtype, FLOAT32_PARTS)
     return ModelPair(ar, nar, text, speech, config)
 

@@ -211,7 +211,7 @@ def build_mel_codec(config: dict[str, Any], weights: dict[str, Tensor]) -> MelCo
     """The mel codec a checkpoint describes; raises `CheckpointError` if the parts do not fit."""
     try:
         codec = MelCodec(MelCodecDims(**config))
-        codec.load_state_dict(weights)
+        codec.load_state_dict(weights, assign=True)
     except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"the codec does not fit its config: {error}") from error
     return codec.eval()

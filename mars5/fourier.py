@@ -8,14 +8,17 @@ import torch
 from torch import Tensor, nn
 
 
-def _bases(n_fft: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of 2 pi k n / n_fft, float64, for the half of n the other half mirrors.
+def _bases(n_fft: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Scaled cosines and sines of 2 pi k n / n_fft for the half of n that the other half mirrors.
 
-    Cosines are (n_fft // 2 + 1, n_fft // 2 + 1) for n from 0, sines lack the first and last n.
+    Cosines are (n_fft // 2 + 1, n_fft // 2 + 1) for n from 0, sines lack the first and last n. All
+    are taken from one turn in float64, and lie on the CPU also in a model built without memory.
     """
-    half = torch.arange(n_fft // 2 + 1)
-    angle = (half[:, None] * half % n_fft).double() * (2 * math.pi / n_fft)
-    return angle.cos(), angle.sin()[:, 1:-1]
+    turn = torch.arange(n_fft, dtype=torch.float64, device="cpu") * (2 * math.pi / n_fft)
+    half = torch.arange(n_fft // 2 + 1, device="cpu")
+    place = half[:, None] * half % n_fft
+    cos, sin = (scale * turn.cos()).float(), (scale * turn.sin()).float()
+    return cos[place], sin[place[:, 1:-1]]
 
 
 class Magnitudes(nn.Module):
@@ -29,9 +32,10 @@ class Magnitudes(nn.Module):
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
         cos, sin = _bases(n_fft)
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-        self.register_buffer("cos", cos.float().T.contiguous(), persistent=False)
-        self.register_buffer("sin", sin.float().T.contiguous(), persistent=False)
+        window = torch.hann_window(n_fft, device="cpu")
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("cos", cos.T.contiguous(), persistent=False)
+        self.register_buffer("sin", sin.T.contiguous(), persistent=False)
         self.window: Tensor
         self.cos: Tensor
         self.sin: Tensor
@@ -56,13 +60,13 @@ class InverseSTFT(nn.Module):
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
-        cos, sin = _bases(n_fft)
+        cos, sin = _bases(n_fft, 2 / n_fft)
         # All but the constant and the highest frequency stand for two, themselves and their mirror.
-        share = torch.full((len(cos), 1), 2 / n_fft, dtype=torch.float64)
-        share[0] = share[-1] = 1 / n_fft
-        self.register_buffer("window", torch.hann_window(n_fft))
-        self.register_buffer("cos", (share * cos).float(), persistent=False)
-        self.register_buffer("sin", (share * sin).float(), persistent=False)
+        for basis in (cos, sin):
+            basis[[0, -1]] *= 0.5
+        self.register_buffer("window", torch.hann_window(n_fft, device="cpu"))
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
         self.window: Tensor
         self.cos: Tensor
         self.sin: Tensor

@@ -16,13 +16,11 @@ from mars5.config import N_CLASSES, N_CODEBOOKS
 SPEAKER_NORM_EPS = 4e-5  # spec 1, section 0: speaker encoders and the NAR's layer norms
 
 
-def sinusoid(length: int, dim: int, device: torch.device | str | None = None) -> Tensor:
-    """(length, dim) table with pe[2k] = sin and pe[2k+1] = cos, base 10 000."""
-    position = torch.arange(length, dtype=torch.float32, device=device)[:, None]
-    rate = torch.exp(
-        torch.arange(0, dim, 2, dtype=torch.float32, device=device) * -(math.log(10_000.0) / dim)
-    )
-    return torch.stack([(position * rate).sin(), (position * rate).cos()], -1).flatten(1)
+def sinusoid(positions: Tensor, dim: int) -> Tensor:
+    """(T, dim) rows for positions (T,), with pe[2k] = sin and pe[2k+1] = cos, base 10 000."""
+    steps = torch.arange(0, dim, 2, dtype=torch.float32, device=positions.device)
+    angle = positions.float()[:, None] * torch.exp(steps * -(math.log(10_000.0) / dim))
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
 
 
 def timestep_embedding(t: Tensor, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -42,9 +40,11 @@ class SinePositions(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        return x + self.alpha * sinusoid(x.shape[1], x.shape[2], x.device).to(x.dtype)
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """(B, T, D) at positions (T,), which are 0, 1, ... if not given -> (B, T, D)."""
+        if positions is None:
+            positions = torch.arange(x.shape[1], device=x.device)
+        return x + self.alpha * sinusoid(positions, x.shape[2]).to(x.dtype)
 
 
 def rotary_table(
@@ -99,6 +99,21 @@ class ChunkedEmbedding(nn.Module):
         return torch.cat([table(codes[..., q]) for q, table in enumerate(self.embs)], -1)
 
 
+def split_heads(y: Tensor, n_heads: int) -> Tensor:
+    """(B, T, D) -> (B, H, T, head_dim)."""
+    return y.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def attend_heads(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
+    """Queries (B, H, T, head_dim) on keys and values (B, H, M, head_dim) -> (B, T, D).
+
+    `visible` is (B, M) bool, false for padding; None shows all.
+    """
+    mask = None if visible is None else visible[:, None, None, :]
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return mixed.transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     """Multi-head attention with biases and a fused input projection."""
 
@@ -117,8 +132,10 @@ class Attention(nn.Module):
             visible: (B, T) bool, true where a key may be seen; None shows all.
         """
         x = x.to(self.in_proj_weight.dtype)
-        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
-        return self._mix(q, self._heads(k), self._heads(v), visible)
+        joint = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = (split_heads(part, self.n_heads) for part in joint.chunk(3, -1))
+        mixed: Tensor = self.out_proj(attend_heads(q, k, v, visible))
+        return mixed
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, M, head_dim) of memory (B, M, D), for `attend`."""
@@ -126,22 +143,17 @@ class Attention(nn.Module):
         memory = memory.to(self.in_proj_weight.dtype)
         both = F.linear(memory, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
         k, v = both.chunk(2, -1)
-        return self._heads(k), self._heads(v)
+        return split_heads(k, self.n_heads), split_heads(v, self.n_heads)
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
         """Attend from x (B, T, D) to what `keys_values` gave; `visible` is (B, M)."""
         dim = x.shape[-1]
         x = x.to(self.in_proj_weight.dtype)
         q = F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
-        return self._mix(q, keys, values, visible)
-
-    def _heads(self, y: Tensor) -> Tensor:
-        return y.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
-        mask = None if visible is None else visible[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(self._heads(q), k, v, attn_mask=mask)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        mixed: Tensor = self.out_proj(
+            attend_heads(split_heads(q, self.n_heads), keys, values, visible)
+        )
+        return mixed
 
 
 class Gate(nn.Module):

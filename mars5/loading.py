@@ -15,7 +15,7 @@ from mars5.config import ModelConfig
 from mars5.device import memory_errors, resolve_device, resolve_dtype
 from mars5.engine import Engine
 from mars5.errors import CheckpointError
-from mars5.quantized import check_quantize, quantize_linears
+from mars5.quantized import check_quantize, quantize_models
 from mars5.vocoder import Vocoder, build_published_vocoder, build_vocoder
 from mars5.voice import Voice
 
@@ -33,12 +33,11 @@ def load_engine(
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     check_quantize(quantize, where, precision)
-    ar_dtype = precision if quantize is None else torch.float32
-    pair = load_pair(files.ar, files.nar, device=where, dtype=precision, ar_dtype=ar_dtype)
+    pair = load_pair(files.ar, files.nar, device=where, dtype=precision)
     if quantize is None:
         lay_side_by_side(pair.ar)
     else:
-        quantize_linears(pair.ar.ar)
+        quantize_models(pair.ar, pair.nar)
     codec, vocoder = load_codec_and_vocoder(files, pair.config, hub_options)
     return Engine(
         pair.ar,
@@ -74,13 +73,12 @@ def load_codec_and_vocoder(
             f"{files.ar} states the codec {stated.get('name')!r}, whose file {hub.CODEC_FILE} is "
             "not beside it or not known to this version"
         )
-    weights = read_weights(files.codec)
     parts: dict[str, dict[str, Tensor]] = {"codec": {}, "vocoder": {}}
-    for name, tensor in weights.items():
+    for name, tensor in read_weights(files.codec, torch.float32).items():
         part, _, rest = name.partition(".")
         if part not in parts:
             raise CheckpointError(f"{files.codec}: unexpected tensor {name!r}")
-        parts[part][rest] = tensor.float()
+        parts[part][rest] = tensor
     codec = build_mel_codec(stated.get("dims", {}), parts["codec"])
     return codec, build_vocoder(stated.get("vocoder", {}), parts["vocoder"], codec.vector_table())
 

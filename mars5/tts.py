@@ -24,7 +24,7 @@ from mars5.config import SAMPLE_RATE, InferenceConfig, ModelConfig, check_settin
 from mars5.device import memory_errors, resolve_device
 from mars5.direction import Direction, StyleInput, directed, directed_voice
 from mars5.engine import Engine
-from mars5.errors import BatchError, Mars5Error
+from mars5.errors import BatchError, ConfigError, Mars5Error
 from mars5.loading import load_engine
 from mars5.longform import Passage, join, narrate, speeches
 from mars5.longform.batches import speak_each_text
@@ -82,9 +82,10 @@ class Mars5TTS:
                 such as "CAMB-AI/MARS5-TTS"; None for the profile's, or "nano" without a profile.
             device: "cpu", "cuda", "cuda:1", "mps"; None takes the best one there is.
             dtype: of the two transformers; None takes float32 on a CPU and float16 elsewhere.
-            quantize: "int8" rounds the AR's weights to 8 bits, for a CPU: at full size 4 to 5 times
-                as fast as float32 and a quarter of its memory; codes may differ. `dtype` is then
-                that of the NAR, float32 or bfloat16.
+            quantize: "int8" rounds the weights of both transformers to 8 bits, for a CPU: at full
+                size the AR is 4 to 5 times and the NAR 3 times as fast as in float32, in a quarter
+                of the memory; codes may differ. `dtype` must then be None or float32. Voices are
+                the same.
             profile: "flash", "pro", "instruct", "nano" or "auto": names the checkpoint if `model`
                 does not, and the settings of calls that give none (docs/profiles.md).
             hub_options: keywords of `huggingface_hub.hf_hub_download`: revision, cache_dir, token,
@@ -95,7 +96,7 @@ class Mars5TTS:
             HubError: the hub could not give the files.
             DeviceError: the device is not there.
             ConfigError: `dtype` is not float32, float16 or bfloat16; `quantize` is not "int8", or
-                the device is no CPU or `dtype` float16; there is no such profile.
+                the device is no CPU or `dtype` not float32; there is no such profile.
             OutOfMemoryError: the model does not fit into memory.
         """
         if profile is not None:
@@ -224,6 +225,7 @@ class Mars5TTS:
         *,
         seed: int | None = None,
         generator: torch.Generator | None = None,
+        verify: bool | Verify = False,
         normalise: bool = True,
         lexicon: Mapping[str, str] | None = None,
         profile: str | None = None,
@@ -238,10 +240,16 @@ class Mars5TTS:
                 each sentence is spoken when it is complete.
             seed, generator: give the coarse codes that they give in `generate`; the other codes
                 are drawn anew.
+            verify: must be False: speech is verified when it is complete; see `narrate`.
 
         The other arguments and the errors are those of `generate`. What can be refused at once is;
         errors of text still to come, and of the models, end the stream.
         """
+        if verify is not False:
+            raise ConfigError(
+                "a stream is heard before it could be verified: leave out verify, or let "
+                "`narrate(..., verify=True)` give the text piece by piece, each verified"
+            )
         direction = self._direction(profile, style, style_strength, instructions, live=True)
         seeds = Seeds(seed, checked_source(seed, generator))
         given = ref_audio, ref_transcript, cfg, direction, seeds, lexicon, normalise
@@ -278,6 +286,7 @@ class Mars5TTS:
         *,
         seed: int | None = None,
         generator: torch.Generator | None = None,
+        verify: bool | Verify = False,
         normalise: bool = True,
         lexicon: Mapping[str, str] | None = None,
         profile: str | None = None,
@@ -291,8 +300,10 @@ class Mars5TTS:
             text: all of it, or an iterator of its parts.
 
         The other arguments and the errors are those of `generate`, and each piece is what it gives
-        there; but a piece that gives no speech is tried again with another seed.
+        there; but a piece that gives no speech is tried again with another seed. With `verify`,
+        `Passage.heard` tells what was understood of a piece, before the next one is begun.
         """
+        check = _verification(verify)
         direction = self._direction(profile, style, style_strength, instructions)
         seeds = Seeds(seed, checked_source(seed, generator))
         pieces: Iterable[Piece]
@@ -301,7 +312,7 @@ class Mars5TTS:
         else:
             pieces, said = prepare(text, lexicon, normalise), text
         given = directed(self.engine, said, ref_audio, ref_transcript, cfg, direction)
-        return narrate(self.engine, pieces, given.voice, given.cfg, seeds)
+        return narrate(self.engine, pieces, given.voice, given.cfg, seeds, check)
 
     @memory_errors()
     def speak_file(
@@ -314,6 +325,7 @@ class Mars5TTS:
         *,
         seed: int | None = None,
         progress: bool = False,
+        verify: bool | Verify = False,
         normalise: bool = True,
         lexicon: Mapping[str, str] | None = None,
         profile: str | None = None,
@@ -332,17 +344,20 @@ class Mars5TTS:
             seed: None takes that of an interrupted call, or a new one.
             progress: show a progress bar on standard error.
 
-        The other arguments are those of `generate`.
+        The other arguments are those of `generate`; with `verify`, each piece is verified before it
+        is kept, and `Chapter.heard` tells.
 
         Raises:
             ConfigError: a file cannot be written; others as in `generate`.
         """
+        check = _verification(verify)
         checked_source(seed, None)
         direction = self._direction(profile, style, style_strength, instructions)
         words = read_text(text) if isinstance(text, os.PathLike) else text
         pieces = prepare(words, lexicon, normalise)
         given = directed(self.engine, words, ref_audio, ref_transcript, cfg, direction)
-        return speak_chapter(self.engine, pieces, output, given.voice, given.cfg, seed, progress)
+        spoken_by = given.voice, given.cfg
+        return speak_chapter(self.engine, pieces, output, *spoken_by, seed, progress, check)
 
     def tts_batch(
         self,

@@ -6,19 +6,20 @@ Needs the extra `[eval]`. Whoever speaks in pieces verifies each: see `verified`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mars5.errors import ConfigError, GenerationError
+from mars5.errors import ConfigError
 from mars5.eval.alignment import TimedWord, align
 from mars5.eval.clips import to_judges
 from mars5.eval.ears import MODELS, RATE, WINDOW_SECONDS, Recogniser, Wave
 from mars5.eval.failures import expected_seconds
 from mars5.eval.text import word_errors, words_of
+from mars5.tries import tries
 
 if TYPE_CHECKING:
     from mars5.editing import Edited
@@ -87,6 +88,12 @@ class Hearing:
         moved = (replace(w, start=w.start + seconds, end=w.end + seconds) for w in self.words)
         return replace(self, words=tuple(moved))
 
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Hearing:
+        """What `dataclasses.asdict` made of one, perhaps by way of JSON."""
+        words = tuple(TimedWord(**word) for word in facts["words"])
+        return cls(**{**facts, "words": words})
+
 
 def describe(hearing: Hearing) -> str:
     """One line for people."""
@@ -128,28 +135,27 @@ def verified(speak: Callable[[int], Spoken], text: str, verify: Verify, seed: in
     """
     ears = recogniser(verify.asr)
     said = words_of(text)
+    drawn: list[int] = []
+
+    def speak_next(number: int) -> Spoken:
+        drawn.append(derived_seed(seed, number) if number else seed)
+        return speak(drawn[-1])
+
     best: tuple[tuple[float, float], Spoken, str, int] | None = None
-    failure: GenerationError | None = None
-    for number in range(verify.tries):
-        drawn = seed if number == 0 else derived_seed(seed, number)
-        try:
-            speech = speak(drawn)
-        except GenerationError as error:
-            failure = error
-            continue
+    for speech in tries(speak_next, verify.tries, text):
         heard = ears.transcribe([_wave(speech)])[0]
         rate = word_errors(said, words_of(heard)) / max(1, len(said))
         score = rate, _implausibility(text, speech)
         if best is None or score < best[0]:
-            best = score, speech, heard, drawn
+            best = score, speech, heard, drawn[-1]
         if rate <= verify.max_word_error_rate:
             break
-    if best is None:
-        raise failure or GenerationError(f"no speech for {text[:40]!r}")
-    (rate, _), speech, heard, drawn = best
+    if best is None:  # for the type checker: there is a try, or `tries` raises
+        raise ValueError("verify.tries must be positive")
+    (rate, _), speech, heard, kept = best
     words = _words(ears, speech, text) if heard else ()
     confidence = float(np.mean([word.probability for word in words])) if words else 0.0
-    hearing = Hearing(text, heard, rate, confidence, words, number + 1, drawn)
+    hearing = Hearing(text, heard, rate, confidence, words, len(drawn), kept)
     return replace(speech, heard=(hearing,))
 
 

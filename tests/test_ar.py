@@ -19,7 +19,8 @@ from mars5.ar.sampling import Noise, Vocabulary, draw, next_token_probabilities
 from mars5.ar.steps import Rows, fused, lay_side_by_side
 from mars5.config import ARDims
 from mars5.errors import ConfigError
-from mars5.quantized import Int8Linear, quantize_linears
+from mars5.layers import Attention, Gate
+from mars5.quantized import Int8Linear, is_quantized, quantize_linears
 
 DIMS = ARDims(40, 32, 2, 3, 48, 1, 64)
 VOCABULARY = Vocabulary(10, 39)
@@ -240,16 +241,17 @@ def test_rows_equal_the_model_with_a_cache(window: int) -> None:
         torch.testing.assert_close(torch.stack(found[row]), wanted, rtol=0, atol=2e-5)
 
 
-def test_laying_weights_side_by_side_changes_nothing_but_their_place() -> None:
-    model, plain = build(), build()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # by columns, by rows
+def test_laying_weights_side_by_side_changes_nothing_but_their_place(dtype: torch.dtype) -> None:
+    model, plain = build().to(dtype), build().to(dtype)
     attention = model.ar.layers[0].attention
-    x = torch.randn(2, DIMS.dim)
-    before = fused([attention.wq, attention.wk, attention.wv])(x)
+    linears = [attention.wq, attention.wk, attention.wv]
+    x = torch.randn(2, DIMS.dim, dtype=dtype)
+    before = fused(linears)(x)
     lay_side_by_side(model)
-    assert attention.wk.weight.data_ptr() == attention.wq.weight[DIMS.dim :].data_ptr() or (
-        attention.wk.weight.storage_offset() == DIMS.dim**2
-    )
-    torch.testing.assert_close(fused([attention.wq, attention.wk, attention.wv])(x), before)
+    assert len({linear.weight.untyped_storage().data_ptr() for linear in linears}) == 1
+    assert attention.wq.weight.is_contiguous() == (dtype != torch.float32)
+    torch.testing.assert_close(fused(linears)(x), before)
     for (name, one), (other_name, other) in zip(
         model.state_dict().items(), plain.state_dict().items(), strict=True
     ):
@@ -336,25 +338,29 @@ def test_an_int8_layer_with_a_bias_and_a_row_of_zeros() -> None:
     linear = torch.nn.Linear(16, 4)
     linear.weight.data[2] = 0
     x = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(Int8Linear(linear)(x), linear(x).detach(), rtol=0, atol=0.05)
+    rounded = Int8Linear(linear.weight, linear.bias)
+    torch.testing.assert_close(rounded(x), linear(x).detach(), rtol=0, atol=0.05)
+    torch.testing.assert_close(rounded(x[:1]), rounded(x)[:1])
+    one = x[:1, :1]  # by itself rounded between its own ends
+    torch.testing.assert_close(rounded(one), linear(one).detach(), rtol=0, atol=0.05)
 
 
-def test_quantize_switch(tiny_folder: Path) -> None:
+def test_quantize_switch(tiny_folder: Path, speechlike: np.ndarray) -> None:
     system = Mars5TTS.from_pretrained(tiny_folder, device="cpu", quantize="int8")
     assert isinstance(system.ar.ar.output, Int8Linear)
-    assert isinstance(system.ar.spk_encoder.layers[0].linear2, torch.nn.Linear)
-
-
-def test_int8_beside_a_half_precision_nar(tiny_folder: Path, speechlike: np.ndarray) -> None:
-    system = Mars5TTS.from_pretrained(
-        tiny_folder, device="cpu", dtype=torch.bfloat16, quantize="int8"
-    )
-    assert system.ar.embed.weight.dtype == torch.float32
-    assert system.nar.text_embed.weight.dtype == torch.bfloat16
+    assert isinstance(system.nar.residual_decoder[0][1], Int8Linear)
+    for model in (system.ar, system.nar):
+        assert not is_quantized(model.spk_encoder)  # a voice is the same
+    for stack in (system.nar.tfm.encoder, system.nar.tfm.decoder):
+        kinds = {type(part) for part in stack.modules()}
+        assert not kinds & {torch.nn.Linear, Attention, Gate}
     assert system.generate("ab", speechlike, seed=1).audio.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{"quantize": "int4"}, {"dtype": torch.float16}])
+@pytest.mark.parametrize(
+    "options",
+    [{"quantize": "int4"}, {"dtype": torch.float16}, {"dtype": torch.bfloat16}],
+)
 def test_quantize_is_refused_where_it_cannot_be(tiny_folder: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="quantize"):
         Mars5TTS.from_pretrained(tiny_folder, device="cpu", **{"quantize": "int8", **options})

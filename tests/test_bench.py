@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mars5 import Mars5TTS
 from mars5.ar.model import CodecLM
-from mars5.bench import limits, naive, random_systems, stages
+from mars5.bench import command, limits, naive, random_systems, stages
 from mars5.bench.clock import Clock, Taken, least, median, several, timed
 from mars5.bench.report import Report
 from mars5.bench.stages import Counts, Plan, Times, measure
@@ -103,6 +103,7 @@ def test_clock_and_its_summaries() -> None:
 def test_limits_by_a_fake_clock() -> None:
     assert limits.byte_taken(FakeClock()) == Taken(4 / 4000, 1 / 4000)
     assert limits.flop_taken(FakeClock(), torch.float32) == Taken(4 / 2000, 1 / 2000)
+    assert limits.flop_taken(FakeClock(), torch.float32, int8=True) == Taken(4 / 2000, 1 / 2000)
 
 
 # what is counted
@@ -226,8 +227,12 @@ def test_figures_are_exact() -> None:
     assert wall["seconds"]["exact"] == {"AR": ar, "NAR": 200, "vocoder": 1}
     assert wall["real_time_factor"] == {"exact": (ar + 201) / 2, "draft": (ar + 8 * 0.5 + 1) / 2}
     slow = (101 * 2.5 + 200 * 4 + 1) / 2
-    assert wall["naive"]["real_time_factor"] == slow
-    assert wall["naive"]["times_as_fast"]["exact"] == pytest.approx(slow / ((ar + 201) / 2))
+    assert wall["naive"]["real_time_factor"] == {"exact": slow, "draft": (101 * 2.5 + 33) / 2}
+    assert wall["naive"]["scaled_from"] == {"tokens": naive.TOKENS, "steps": naive.STEPS}
+    exact, draft = (ar + 201) / 2, (ar + 8 * 0.5 + 1) / 2
+    equal, all_steps = (wall["naive"][f"times_as_fast{end}"] for end in ("", "_as_all_steps"))
+    assert equal == pytest.approx({"exact": slow / exact, "draft": (101 * 2.5 + 33) / 2 / draft})
+    assert all_steps == pytest.approx({"exact": slow / exact, "draft": slow / draft})
     assert (wall["naive"]["token_times_as_fast"], wall["naive"]["step_times_as_fast"]) == (10, 4)
     assert processor is not None
     assert processor["real_time_factor"]["exact"] == wall["real_time_factor"]["exact"] / 2
@@ -239,7 +244,10 @@ def test_table_says_what_is_extrapolated_and_assumed() -> None:
     table = report(*known_times(), compare=True).table()
     assert "by processor time" in table
     assert "factors are extrapolated" in table
-    assert "plain rules in float32, extrapolated" in table
+    assert "2 ids and 2 steps of the plain rules in float32, timed and scaled" in table
+    assert "times as fast as naive, draft: both with 8 steps, naive scaled" in table
+    assert "draft against naive with 200 steps" in table
+    assert "exact against" not in table
     assert "(assumed)" not in table
     random = report(*known_times(), has_random_weights=True)
     assert "(assumed)" in random.table()
@@ -319,7 +327,9 @@ def test_plot_that_cannot_be_written(tmp_path: Path) -> None:
 def test_random_nano_has_the_sizes_of_the_embedded_checkpoint() -> None:
     system = random_systems.random_system("nano", "cpu", quantize="int8")
     assert system.default_voice is None
-    assert sum(p.numel() for p in system.nar.parameters()) > 8_000_000
+    float32 = random_systems.random_system("nano", "cpu")
+    parameters = [*float32.ar.parameters(), *float32.nar.parameters()]
+    assert command._n_parameters(system) == sum(p.numel() for p in parameters) > 8_000_000
     codes = torch.randint(1024, (9, N_CODEBOOKS))
     assert system.engine.voices.of_codes(codes, None, {}).ar_speaker.isfinite().all()
 

@@ -27,6 +27,7 @@ from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.estimate import Ahead, Estimator
 from mars5.nar.graph import GraphedDecoder
 from mars5.nar.model import FLOAT32_PARTS, Grid, ResidualTransformer
+from mars5.quantized import quantize_linears
 
 DIMS = NARDims(20, dim=32, n_heads=2, n_enc_layers=1, n_dec_layers=2, n_spk_layers=1, ff_dim=48,
                t_emb_dim=16)  # fmt: skip
@@ -358,6 +359,53 @@ def test_half_precision_stays_near(dtype: torch.dtype) -> None:
     assert near.dtype == torch.float32
     assert not torch.equal(near, wanted)
     torch.testing.assert_close(near, wanted, rtol=0, atol=0.05)
+
+
+def test_frames_left_out_are_frames_not_seen() -> None:
+    """At their own positions, those that stay get what they get beside masked ones."""
+    one, shown = estimator(0, guidance=1.0), torch.tensor([0, 1, 5, 6, 7, 8])
+    seen = torch.zeros(1, 9, dtype=torch.bool)
+    seen[:, shown] = True
+    wanted = replace(one, visible=seen)(CODES[:1], 5)[:, shown]
+    for decode in (None, GraphedDecoder(MODEL, lambda run: run)):
+        few = replace(one, positions=shown, decode=decode)
+        torch.testing.assert_close(few(CODES[:1, shown], 5), wanted, rtol=0, atol=1e-5)
+        known = Known.from_coarse(COARSE[:1, shown])
+        found, plain = (
+            last(denoise(replace(few, decode=each), known, SCHEDULE, 4, 3, seeded(1)))
+            for each in (decode, None)
+        )
+        assert torch.equal(found, plain)
+    assert not torch.allclose(one(CODES[:1, shown], 5), wanted, atol=1e-3)
+
+
+# ---------------------------------------------------------------- int8
+
+
+def rounded_model() -> ResidualTransformer:
+    model = build()
+    quantize_linears(model.tfm)
+    quantize_linears(model.residual_decoder)
+    return model
+
+
+def test_int8_is_near() -> None:
+    near, wanted = (estimator(model=model)(CODES, 5) for model in (rounded_model(), MODEL))
+    difference = (near - wanted).abs()[VISIBLE]
+    assert 1e-4 < difference.max() < 0.15  # without guidance a fifth of it
+    found, exact = (
+        last(denoise(estimator(model=model), Known.from_coarse(COARSE), SCHEDULE, 12, 3, seeded(1)))
+        for model in (rounded_model(), MODEL)
+    )
+    assert (found == exact)[VISIBLE].float().mean() > 0.9
+
+
+def test_loud_rows_of_an_int8_batch_do_not_drown_others() -> None:
+    """What stands beside a row, however large, is no matter to its rounding."""
+    layer = rounded_model().tfm.decoder.layers[0].linear2
+    x = torch.randn(8, 48, generator=seeded(6))
+    loud = torch.cat([x, 1000 * x])
+    torch.testing.assert_close(layer(loud)[:8], layer(x), rtol=0, atol=1e-5)
 
 
 # ---------------------------------------------------------------- graphs, their bookkeeping

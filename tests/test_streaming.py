@@ -20,9 +20,14 @@ from hypothesis import strategies as st
 
 from mars5 import InferenceConfig, Mars5TTS, engine
 from mars5.cli import main
+from mars5.engine import Coarse
 from mars5.errors import ConfigError, GenerationError, MissingExtraError, TextError
+from mars5.nar.decode import Known
+from mars5.nar.model import ResidualTransformer
 from mars5.seeds import Seeds
+from mars5.streaming import utterance
 from mars5.streaming.edges import FADE, Edges
+from mars5.verify import Verify
 from mars5.voice import Voice
 
 SHALLOW = InferenceConfig(
@@ -135,6 +140,82 @@ def test_pauses_are_silence_of_their_length(tiny: Mars5TTS, voice: Voice) -> Non
     assert stream.speech.audio[first.start : first.stop].any()
 
 
+def refined_from_all(self: Any, coarse: Coarse) -> torch.Tensor:
+    """What `_Wave._refined` gives with no limit to what the NAR sees: the plain rule."""
+    estimator, known = self._engine.refinement(self._task, coarse)
+    start = sum(self._engine.reference_frames(self._task))
+    codes, mask = known.codes.clone(), known.mask.clone()
+    finished = slice(start, start + len(self.finished))
+    codes[0, finished], mask[0, finished] = self.finished, True
+    known = Known(codes, mask)
+    *_, codes = self._engine.denoise(estimator, known, self._task.cfg, self._refinement)
+    return codes[0, start:]
+
+
+@pytest.mark.parametrize("cfg", [SHALLOW, DEEP])
+def test_a_window_as_long_as_the_speech_is_no_window(
+    tiny: Mars5TTS, voice: Voice, cfg: InferenceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoken() -> torch.Tensor:
+        stream = tiny.stream(ONE, voice, cfg=cfg, seed=3)
+        list(stream)
+        return stream.speech.codes
+
+    monkeypatch.setattr(utterance, "CHUNK_SECONDS", (0.53,))
+    monkeypatch.setattr(utterance, "CONTEXT_SECONDS", 0.27)
+    short = spoken()
+    monkeypatch.setattr(utterance, "CONTEXT_SECONDS", len(short) / tiny.engine.codec.frame_rate)
+    long = spoken()
+    monkeypatch.setattr(utterance._Wave, "_refined", refined_from_all)
+    assert torch.equal(long, spoken())
+    assert not torch.equal(short, long)
+    assert torch.equal(short[:, 0], long[:, 0])
+    assert torch.equal(short[:15], long[:15])  # of the first chunk
+
+
+@pytest.mark.parametrize("cfg", [SHALLOW, DEEP])
+def test_the_work_for_a_chunk_does_not_grow(
+    tiny: Mars5TTS, voice: Voice, cfg: InferenceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[list[int]] = []
+    texts: list[int] = []
+    vocoded: list[int] = []
+    decode, conditions = ResidualTransformer.decode, ResidualTransformer.conditions
+    synthesise = tiny.vocoder.synthesise
+
+    def decoded(self: ResidualTransformer, x: torch.Tensor, *args: Any) -> torch.Tensor:
+        shown.append(args[-1].tolist())
+        assert x.shape[1] == len(shown[-1])
+        return decode(self, x, *args)
+
+    def conditioned(self: ResidualTransformer, *args: Any) -> Any:
+        texts.append(len(args[0]))
+        return conditions(self, *args)
+
+    def synthesised(features: torch.Tensor) -> torch.Tensor:
+        vocoded.append(features.shape[2] // tiny.vocoder.dims.stack)
+        return synthesise(features)
+
+    monkeypatch.setattr(ResidualTransformer, "decode", decoded)
+    monkeypatch.setattr(ResidualTransformer, "conditions", conditioned)
+    monkeypatch.setattr(tiny.vocoder, "synthesise", synthesised)
+    monkeypatch.setattr(utterance, "CHUNK_SECONDS", (0.27,))  # 10 frames, and one at most more
+    monkeypatch.setattr(utterance, "CONTEXT_SECONDS", 0.4)  # 15
+    stream = tiny.stream(ONE, voice, cfg=cfg, seed=3)
+    list(stream)
+    reference = len(voice.codes) if cfg.deep_clone else 0
+    n = len(stream.speech.codes)
+    assert n > 60
+    assert len(vocoded) > 5
+    assert max(map(len, shown)) <= reference + 15 + 3 + 11
+    assert max(vocoded) <= 11 + 3 + 2 + 2 * tiny.vocoder.context
+    assert texts == [cfg.timesteps * (1 if cfg.nar_guidance_w == 1 else 2)]  # once for all chunks
+    last = shown[-1]
+    assert last[:reference] == list(range(reference))
+    assert last[reference:] == list(range(last[reference], reference + n))
+    assert last[reference] > reference
+
+
 # ---------------------------------------------------------------- text that arrives
 
 
@@ -172,6 +253,12 @@ def test_what_can_be_refused_is_refused_at_once(tiny: Mars5TTS, voice: Voice, te
         tiny.stream(text, voice)
     with pytest.raises(ConfigError, match="seed"):
         tiny.stream(ONE, voice, seed=-1)
+
+
+def test_a_stream_cannot_be_verified(tiny: Mars5TTS, voice: Voice) -> None:
+    for verify in (True, Verify()):
+        with pytest.raises(ConfigError, match=r"narrate\(\.\.\., verify=True\)"):
+            tiny.stream(ONE, voice, verify=verify)
 
 
 # ---------------------------------------------------------------- stopping

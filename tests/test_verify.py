@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from mars5 import InferenceConfig, Mars5TTS, Speech, Voice
 from mars5 import verify as module
 from mars5.audio import load_reference
 from mars5.cli import main
+from mars5.engine import Engine
 from mars5.errors import AudioInputError, ConfigError, GenerationError, MissingExtraError
 from mars5.eval.alignment import TimedWord, align, settled
 from mars5.eval.clips import to_judges
@@ -37,12 +39,14 @@ class Ears:
     """Hears, one after the other, what the test says."""
 
     def __init__(self, heard: list[str]) -> None:
-        self.heard = iter(heard)
+        self.heard = heard
         self.asked = 0
 
     def transcribe(self, waves: list[Any]) -> list[str]:
         self.asked += 1
-        return [next(self.heard)]
+        if not self.heard:
+            raise RuntimeError("the test does not say more")
+        return [self.heard.pop(0)]
 
 
 def errors(said: list[str], heard: list[str]) -> int:
@@ -243,6 +247,158 @@ def test_say_tells_what_was_heard(
         capsys.readouterr().err
     )
     assert out.exists()
+
+
+# long texts, piece by piece
+
+FIRST, SECOND, THIRD = "one two three.", "Then four five six.", "And seven eight nine."
+LONG = f"{FIRST}\n\n{SECOND}\n\n{THIRD}"
+
+
+def test_a_narration_is_what_generate_gives_piece_by_piece(
+    tiny: Mars5TTS, speechlike: np.ndarray, hears: Callable[..., Ears]
+) -> None:
+    voice, said = tiny.voice(speechlike), (FIRST, "nothing", SECOND, "", "nothing", THIRD)
+    hears(*said)
+    whole = tiny.generate(LONG, voice, cfg=SHORT, seed=5, verify=True)
+    ears = hears(*said)
+    passages, asked = [], []
+    for passage in tiny.narrate(LONG, voice, cfg=SHORT, seed=5, verify=True):
+        passages.append(passage)
+        asked.append(ears.asked)
+    assert asked == [1, 3, 6]  # each is verified before it is given
+    assert torch.equal(torch.cat([passage.audio for passage in passages]), whole.audio)
+    at, heard = 0.0, []
+    for passage in passages:
+        heard += [hearing.shifted(at) for hearing in passage.heard]
+        at += len(passage.audio) / 24_000
+    assert [hearing.tries for hearing in heard] == [1, 2, 3]
+    assert [replace(one, words=()) for one in heard] == [
+        replace(one, words=()) for one in whole.heard
+    ]
+    for one, other in zip(heard, whole.heard, strict=True):
+        starts = [word.start for word in other.words]
+        assert [word.start for word in one.words] == pytest.approx(starts)
+
+
+def test_a_pause_in_front_moves_the_words(
+    tiny: Mars5TTS, speechlike: np.ndarray, hears: Callable[..., Ears]
+) -> None:
+    hears(TEXT)
+    text = f"[pause 1s] {TEXT}"
+    (passage,) = tiny.narrate(text, tiny.voice(speechlike), cfg=SHORT, seed=5, verify=True)
+    assert passage.speech.heard[0].words[0].start == 0.1
+    assert passage.heard[0].words[0].start == pytest.approx(1.1)
+
+
+def test_a_narration_tells_which_piece_gave_nothing(
+    tiny: Mars5TTS,
+    speechlike: np.ndarray,
+    hears: Callable[..., Ears],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hears()
+
+    def nothing(*_: Any) -> Speech:
+        raise GenerationError("nothing came")
+
+    voice = tiny.voice(speechlike)
+    monkeypatch.setattr("mars5.engine.Engine.utterance", nothing)
+    with pytest.raises(GenerationError, match=r"piece 0 'one two three\.': nothing came"):
+        list(tiny.narrate(LONG, voice, cfg=SHORT, seed=5, verify=True))
+
+
+def test_row_62_a_killed_chapter_keeps_what_was_verified(
+    tiny: Mars5TTS,
+    speechlike: np.ndarray,
+    hears: Callable[..., Ears],
+    tmp_path: Path,
+) -> None:
+    voice, check = tiny.voice(speechlike), Verify(tries=2)
+    given: dict[str, Any] = {"cfg": SHORT, "seed": 5, "verify": check}
+    hears(FIRST, "nothing", SECOND, THIRD)
+    wanted = tiny.speak_file(LONG, tmp_path / "wanted.wav", voice, **given)
+    assert [hearing.tries for hearing in wanted.heard] == [1, 2, 1]
+    assert [hearing.text for hearing in wanted.heard] == [FIRST, SECOND, THIRD]
+    starts = [hearing.words[0].start for hearing in wanted.heard]
+    assert 0.1 == starts[0] < starts[1] < starts[2] < wanted.seconds
+
+    path = tmp_path / "chapter.wav"
+    hears(FIRST, "nothing", SECOND)  # and then it fails
+    with pytest.raises(RuntimeError):
+        tiny.speak_file(LONG, path, voice, **given)
+    ears = hears(THIRD)
+    chapter = tiny.speak_file(LONG, path, voice, **given)
+    assert (chapter.reused, ears.asked) == (2, 1)
+    assert chapter.heard == wanted.heard
+    assert path.read_bytes() == (tmp_path / "wanted.wav").read_bytes()
+
+
+@pytest.mark.parametrize("other", [False, True, Verify(tries=2, max_word_error_rate=0.5)])
+def test_row_63_another_verification_makes_all_anew(
+    tiny: Mars5TTS,
+    speechlike: np.ndarray,
+    hears: Callable[..., Ears],
+    tmp_path: Path,
+    other: bool | Verify,
+) -> None:
+    voice, path = tiny.voice(speechlike), tmp_path / "chapter.wav"
+    hears(FIRST)
+    with pytest.raises(RuntimeError):
+        tiny.speak_file(LONG, path, voice, cfg=SHORT, seed=5, verify=Verify(tries=2))
+    hears(FIRST, SECOND, THIRD)
+    chapter = tiny.speak_file(LONG, path, voice, cfg=SHORT, seed=5, verify=other)
+    assert chapter.reused == 0
+    assert len(chapter.heard) == (0 if other is False else 3)
+
+
+def test_say_a_file_tells_what_was_not_understood(
+    tiny_folder: Path,
+    tmp_path: Path,
+    hears: Callable[..., Ears],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hears(FIRST, "Then", "Then four", "", "")
+    text, out = tmp_path / "text.txt", tmp_path / "out.wav"
+    text.write_text(LONG, encoding="utf-8")
+    line = ["say", "-f", str(text), "--ref", str(READER), "-o", str(out),
+            "--model", str(tiny_folder), "--seed", "1", "--verify", "2"]  # fmt: skip
+    assert main([*line, "--steps", "2"]) == 0
+    told = capsys.readouterr().err
+    assert "heard 3 pieces in 5 tries: mean confidence 0.33, 2 not understood" in told
+    assert "mars5: heard '': word error rate 100%" in told
+    assert "s heard 'Then four': word error rate 50%, confidence 0.50, 2 tries" in told
+    assert told.index("100%") < told.index("50%")
+
+
+@pytest.mark.parametrize("call", ["narrate", "speak_file"])
+def test_row_50_long_texts_refuse_another_type_at_once(
+    tiny: Mars5TTS, tmp_path: Path, call: str
+) -> None:
+    output = [] if call == "narrate" else [tmp_path / "out.wav"]
+    with pytest.raises(ConfigError, match="verify must be True, False or a Verify"):
+        getattr(tiny, call)(TEXT, *output, verify=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_has_code_that_runs(
+    tiny: Mars5TTS,
+    speechlike: np.ndarray,
+    hears: Callable[..., Ears],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "verify.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 2
+    parts = tiny.ar, tiny.nar, tiny.text_tokenizer, tiny.speech_tokenizer, tiny.codec
+    engine = Engine(*parts, tiny.vocoder, tiny.config, tiny.voice(speechlike))
+    monkeypatch.setattr(Mars5TTS, "from_pretrained", lambda name: Mars5TTS(engine))
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        hears(*["one"] * 20)
+        exec(compile(block, "docs/verify.md", "exec"), {})
+    assert (tmp_path / "chapter.flac").is_file()
 
 
 # word times

@@ -69,9 +69,10 @@ class Sampler:
             lowered = logits - counts * cfg.freq_penalty - (counts > 0) * cfg.presence_penalty
             logits = torch.where(self.n_drawn > 1, lowered, logits)
         logits = logits.masked_fill(self.is_text, -torch.inf)
-        last = self.end_penalties.shape[1] - 1  # of a row that is not in use
-        end = self.vocabulary.end
-        logits[:, end] -= self.end_penalties.gather(1, self.n_drawn.clamp(max=last))[:, 0]
+        if self.cfg.eos_penalty_factor != 0:
+            last = self.end_penalties.shape[1] - 1  # of a row that is not in use
+            end = self.vocabulary.end
+            logits[:, end] -= self.end_penalties.gather(1, self.n_drawn.clamp(max=last))[:, 0]
         return filters(logits, self.cfg).softmax(-1)
 
     def _count(self, ids: Tensor) -> None:

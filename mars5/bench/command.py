@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mars5 import __version__
+from mars5.ar.model import CodecLM
 from mars5.bench.clock import Clock
 from mars5.bench.random_systems import random_system
 from mars5.bench.report import Report, check_plot
@@ -21,6 +22,7 @@ from mars5.device import resolve_device
 from mars5.errors import ConfigError
 from mars5.eval.report import write_text
 from mars5.hub import NANO
+from mars5.nar.model import ResidualTransformer
 from mars5.tts import Mars5TTS
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in KNOWN_DTYPES}
@@ -87,10 +89,9 @@ def _plan(args: argparse.Namespace, schedule: int) -> Plan:
 def _setup(args: argparse.Namespace, system: Mars5TTS) -> dict[str, Any]:
     on_cuda = system.device.type == "cuda"
     name = torch.cuda.get_device_name(system.device) if on_cuda else platform.processor()
-    parameters = [*system.ar.parameters(), *system.nar.parameters()]
     return {
         "model": f"random {args.random}" if args.random else args.model or NANO,
-        "parameters": sum(parameter.numel() for parameter in parameters),
+        "parameters": _n_parameters(system),
         "device": f"{system.device} {name}".strip(),
         "dtype": str(system.nar.text_embed.weight.dtype).removeprefix("torch."),
         "quantize": args.quantize,
@@ -98,3 +99,10 @@ def _setup(args: argparse.Namespace, system: Mars5TTS) -> dict[str, Any]:
         "torch": torch.__version__,
         "mars5": __version__,
     }
+
+
+def _n_parameters(system: Mars5TTS) -> int:
+    """Of both transformers; counted by their sizes, since int8 layers have none of their own."""
+    with torch.device("meta"):
+        models = CodecLM(system.ar.dims), ResidualTransformer(system.nar.dims)
+    return sum(parameter.numel() for model in models for parameter in model.parameters())

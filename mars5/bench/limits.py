@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from mars5.ar.model import CodecLM
 from mars5.bench.clock import Clock, Taken, least, several, timed
 from mars5.config import N_CODEBOOKS, NARDims
-from mars5.quantized import Int8Linear
+from mars5.quantized import Int8Linear, is_quantized
 
 REPEATS = 6  # the best counts: a limit is not a habit
 CPU_FLOATS, DEVICE_FLOATS = 2**26, 2**28  # far more than the caches hold
@@ -21,18 +23,19 @@ def byte_taken(clock: Clock) -> Taken:
     return least(several(lambda: timed(clock, memory.sum), REPEATS)) / memory.nbytes
 
 
-def flop_taken(clock: Clock, dtype: torch.dtype) -> Taken:
-    """Time for each floating-point operation of a large product of matrices."""
+def flop_taken(clock: Clock, dtype: torch.dtype, int8: bool = False) -> Taken:
+    """Time for each operation of a large product of matrices; `int8`: by the int8 layers."""
     side = CPU_SIDE if clock.device.type == "cpu" else DEVICE_SIDE
     matrix = torch.ones(side, side, device=clock.device, dtype=dtype)
-    return least(several(lambda: timed(clock, lambda: matrix @ matrix), REPEATS)) / (2 * side**3)
+    product = Int8Linear(matrix, None) if int8 else partial(torch.matmul, matrix)
+    return least(several(lambda: timed(clock, lambda: product(matrix)), REPEATS)) / (2 * side**3)
 
 
 def bytes_for_token(model: CodecLM, context: int) -> int:
     """What the AR reads for one id: the decoder's weights, and keys and values of `context`."""
     d, width = model.dims, model.embed.weight.element_size()
     weights = d.n_layers * (4 * d.dim**2 + 3 * d.dim * d.ff_dim) + d.n_vocab * d.dim
-    each = 1 if isinstance(model.ar.output, Int8Linear) else width
+    each = 1 if is_quantized(model.ar) else width
     return weights * each + context * 2 * d.n_layers * d.dim * width
 
 

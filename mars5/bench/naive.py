@@ -22,7 +22,7 @@ from mars5.engine import Task
 from mars5.nar.decode import Known
 from mars5.nar.diffusion import cosine_schedule, log_onehot, posterior, q_pred, sample, uniforms
 from mars5.nar.model import ResidualTransformer
-from mars5.quantized import Int8Linear
+from mars5.quantized import is_quantized
 from mars5.tts import Mars5TTS
 
 TOKENS, STEPS = 2, 2  # timed, after one to warm up
@@ -31,7 +31,7 @@ TOKENS, STEPS = 2, 2  # timed, after one to warm up
 def token_taken(system: Mars5TTS, task: Task, prompt: list[int], clock: Clock) -> Taken:
     """Time for each id after a prompt; by random weights where the system's are not float32."""
     model, dims = system.ar, system.ar.dims
-    if model.embed.weight.dtype != torch.float32 or isinstance(model.ar.output, Int8Linear):
+    if model.embed.weight.dtype != torch.float32 or is_quantized(model):
         model = random_model(lambda: CodecLM(dims), system.device, torch.float32)
     reference = task.voice.codes[None].to(system.device)
     ids = plain_ids(model, prompt, reference, system.vocabulary, task.cfg)
@@ -42,7 +42,7 @@ def token_taken(system: Mars5TTS, task: Task, prompt: list[int], clock: Clock) -
 def step_taken(system: Mars5TTS, task: Task, known: Known, clock: Clock) -> Taken:
     """Time for each step of the exact law, as above."""
     model, dims = system.nar, system.nar.dims
-    if model.text_embed.weight.dtype != torch.float32:
+    if model.text_embed.weight.dtype != torch.float32 or is_quantized(model):
         model = random_model(lambda: ResidualTransformer(dims), system.device, torch.float32)
     reference = task.voice.codes[None].to(system.device)
     text = torch.tensor([task.prompt.ids[: task.prompt.n_text]], device=system.device)

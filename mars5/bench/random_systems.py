@@ -20,7 +20,7 @@ from mars5.engine import Engine
 from mars5.hub import NANO, find
 from mars5.loading import load_codec_and_vocoder
 from mars5.nar.model import FLOAT32_PARTS, ResidualTransformer
-from mars5.quantized import check_quantize, quantize_linears
+from mars5.quantized import check_quantize, quantize_models
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.train.bpe import train_speech, train_text
 from mars5.tts import Mars5TTS
@@ -51,13 +51,12 @@ def random_system(
     precision = resolve_dtype(dtype, where)
     check_quantize(quantize, where, precision)
     text, speech, config, codec, vocoder = _full_parts() if size == FULL else _nano_parts()
-    ar_precision = precision if quantize is None else torch.float32
-    ar = random_model(lambda: CodecLM(config.ar), where, ar_precision)
+    ar = random_model(lambda: CodecLM(config.ar), where, precision)
     nar = random_model(lambda: ResidualTransformer(config.nar), where, precision, FLOAT32_PARTS)
     if quantize is None:
         lay_side_by_side(ar)
     else:
-        quantize_linears(ar.ar)
+        quantize_models(ar, nar)
     codec.requires_grad_(False).eval().to(where)
     vocoder.requires_grad_(False).eval().to(where)
     return Mars5TTS(Engine(ar, nar, text, speech, codec, vocoder, config))

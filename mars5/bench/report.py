@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mars5.bench import naive
 from mars5.bench.clock import Taken
 from mars5.bench.stages import Counts, Plan, Times
 from mars5.errors import ConfigError
@@ -117,16 +118,24 @@ class Report:
         return figures
 
     def _naive(self, token: float, step: float, figures: Figures) -> Figures:
-        """The plain rules at the exact law's number of steps, and how often each profile fits."""
+        """The plain rules, scaled to each profile's steps and to all, and how often we fit."""
         vocoder = figures["vocoder_seconds_per_second"] * self.plan.seconds
-        seconds = self.counts.tokens * token + self.schedule * step + vocoder
-        factor = seconds / self.plan.seconds
+
+        def scaled(steps: int) -> float:
+            seconds = self.counts.tokens * token + steps * step + vocoder
+            return seconds / self.plan.seconds
+
         fast = figures["real_time_factor"]
+        equal = {name: scaled(steps) for name, steps in self.plan.profiles.items()}
         return {
+            "scaled_from": {"tokens": naive.TOKENS, "steps": naive.STEPS},
             "token_seconds": token,
             "step_seconds": step,
-            "real_time_factor": factor,
-            "times_as_fast": {name: factor / value for name, value in fast.items()},
+            "real_time_factor": equal,
+            "times_as_fast": {name: equal[name] / fast[name] for name in fast},
+            "times_as_fast_as_all_steps": {
+                name: scaled(self.schedule) / fast[name] for name in fast
+            },
             "token_times_as_fast": token * figures["tokens_per_second"],
             "step_times_as_fast": step / figures["step_seconds"]["exact"],
         }
@@ -155,19 +164,23 @@ class Report:
             yield from self._naive_rows(f["naive"])
 
     def _naive_rows(self, f: Figures) -> Iterator[tuple[str, str]]:
-        yield "naive: s for an id", f"{f['token_seconds']:.3f}"
-        yield "naive: ms/step", f"{1000 * f['step_seconds']:.1f}"
-        yield f"naive: real-time factor ({self.schedule})", _short(f["real_time_factor"])
+        timed = f["scaled_from"]
+        yield f"naive: s for an id ({timed['tokens']} timed)", f"{f['token_seconds']:.3f}"
+        yield f"naive: ms/step ({timed['steps']} timed)", f"{1000 * f['step_seconds']:.1f}"
         yield "AR: times as fast as naive", f"{f['token_times_as_fast']:.1f}"
         yield "NAR: times as fast as naive, exact law", f"{f['step_times_as_fast']:.1f}"
-        for name, ratio in f["times_as_fast"].items():
-            yield f"times as fast as naive, {name}", f"{ratio:.1f}"
+        for name, steps in self.plan.profiles.items():
+            both = f"both with {steps} steps, naive scaled"
+            yield f"times as fast as naive, {name}: {both}", f"{f['times_as_fast'][name]:.1f}"
+        for name, ratio in f["times_as_fast_as_all_steps"].items():
+            if self.plan.profiles[name] != self.schedule:
+                yield f"{name} against naive with {self.schedule} steps", f"{ratio:.1f}"
 
     def _notes(self) -> Iterator[str]:
         c, plan, setup = self.counts, self.plan, self.setup
         kind = "deep" if plan.deep else "shallow"
         yield (
-            f"{setup['model']}, {setup['dtype']}{', int8 AR' if setup['quantize'] else ''}, "
+            f"{setup['model']}, {setup['dtype']}{' and int8' if setup['quantize'] else ''}, "
             f"{setup['device']}, {setup['threads']} threads, torch {setup['torch']}"
         )
         yield (
@@ -184,7 +197,10 @@ class Report:
         known = [f"{size / GIB:.2f} GiB {where}" for size, where in memory if size is not None]
         yield f"peak memory: {', '.join(known)}"
         if plan.compare:
-            yield "naive: a few ids and steps of the plain rules in float32, extrapolated as well"
+            yield (
+                f"naive: {naive.TOKENS} ids and {naive.STEPS} steps of the plain rules in float32, "
+                "timed and scaled to the utterance"
+            )
 
 
 def check_plot(path: str | None) -> None:

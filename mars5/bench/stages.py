@@ -22,6 +22,7 @@ from mars5.engine import Coarse, Task
 from mars5.nar.decode import Known, denoise
 from mars5.nar.diffusion import Schedule, cosine_schedule
 from mars5.nar.estimate import Estimator
+from mars5.quantized import is_quantized
 from mars5.tts import Mars5TTS
 from mars5.voice import Voice
 
@@ -143,7 +144,8 @@ def measure(system: Mars5TTS, load: Taken, plan: Plan, clock: Clock) -> tuple[Co
     first_sound = median(repeats(partial(_first_sound, system, task, plan, clock)))
     counts.peak_resident, counts.peak_device = _peaks(system.device)  # what follows needs more
     byte = limits.byte_taken(clock)
-    flop = limits.flop_taken(clock, system.nar.text_embed.weight.dtype)
+    precision, is_int8 = system.nar.text_embed.weight.dtype, is_quantized(system.nar)
+    flop = limits.flop_taken(clock, precision, is_int8)
     times = Times(load, voice, first, one, exact, strided, vocoder, first_sound, byte, flop, rows)
     if plan.compare:
         times.naive_token = naive.token_taken(system, task, middle, clock)

@@ -451,7 +451,7 @@ def _add_bench(commands: Any) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="default: float32 on a CPU, else float16",
     )
-    bench.add_argument("--quantize", choices=("int8",), help="weights of the AR, on a CPU")
+    bench.add_argument("--quantize", choices=("int8",), help="8-bit weights, on a CPU")
     bench.add_argument("--threads", type=_positive, metavar="N", help="CPU threads")
     bench.add_argument(
         "--profile",

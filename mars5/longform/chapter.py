@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,8 +29,11 @@ from mars5.speech import worst_reason
 from mars5.text import Piece
 from mars5.voice import Voice
 
+if TYPE_CHECKING:
+    from mars5.verify import Hearing, Verify
+
 MAX_BYTES = 64 * 2**20  # of a text file: several libraries' worth of chapters
-_FACTS = {"samples", "level", "finish_reason"}
+_FACTS = {"samples", "level", "finish_reason", "heard"}
 SEEDS = 2**32  # drawn from so many: short enough to be typed again
 
 
@@ -45,6 +48,8 @@ class Chapter:
         reused: how many of them an earlier run had made.
         seed: that makes the same file again.
         finish_reason: "length" if any piece was cut off at its limit, else "stop".
+        heard: what a recogniser understood of each piece, with its times in the file, if that was
+            asked for; of the pieces that an earlier run had made, too.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class Chapter:
     reused: int
     seed: int
     finish_reason: str
+    heard: tuple[Hearing, ...] = ()
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -149,6 +155,7 @@ def speak_chapter(
     cfg: InferenceConfig,
     seed: int | None,
     progress: bool,
+    check: Verify | None,
 ) -> Chapter:
     """See `Mars5TTS.speak_file`."""
     path = Path(os.fsdecode(output))
@@ -157,11 +164,11 @@ def speak_chapter(
         engine.task(piece.text, voice, None, cfg, None)
     with told(path):
         folder = path.with_name(f"{path.name}.part")
-    journal = Journal(folder, _facts(engine, pieces, voice, cfg), seed)
+    journal = Journal(folder, _facts(engine, pieces, voice, cfg, check), seed)
     facts = journal.finished()
     reused = len(facts)
     with _bar(len(pieces), reused, progress) as bar:
-        for made in _made(engine, pieces, voice, cfg, journal, facts):
+        for made in _made(engine, pieces, voice, cfg, check, journal, facts):
             facts.append(made)
             bar.update()
     with audio_file(path) as write:
@@ -170,7 +177,9 @@ def speak_chapter(
     journal.remove()
     samples = sum(made["samples"] for made in facts)
     reason = worst_reason(made["finish_reason"] for made in facts)
-    return Chapter(path, samples / SAMPLE_RATE, len(pieces), reused, journal.seed, reason)
+    return Chapter(
+        path, samples / SAMPLE_RATE, len(pieces), reused, journal.seed, reason, _heard(facts)
+    )
 
 
 def _made(
@@ -178,6 +187,7 @@ def _made(
     pieces: list[Piece],
     voice: Voice,
     cfg: InferenceConfig,
+    check: Verify | None,
     journal: Journal,
     done: list[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
@@ -185,18 +195,31 @@ def _made(
     first = len(done)
     target = done[0]["level"] if done else None
     seeds = Seeds(journal.seed)
-    for passage in narrate(engine, pieces[first:], voice, cfg, seeds, first=first, target=target):
+    passages = narrate(engine, pieces[first:], voice, cfg, seeds, check, first=first, target=target)
+    for passage in passages:
         made = {
             "samples": len(passage.audio),
             "level": passage.level,
             "finish_reason": passage.speech.finish_reason,
+            "heard": [asdict(hearing) for hearing in passage.heard],
         }
         journal.add(passage.index, passage.audio, made)
         yield made
 
 
+def _heard(facts: list[dict[str, Any]]) -> tuple[Hearing, ...]:
+    """What was understood of the pieces that have these facts, one after the other."""
+    from mars5.verify import Hearing
+
+    heard, at = [], 0
+    for made in facts:
+        heard += [Hearing.of_facts(one).shifted(at / SAMPLE_RATE) for one in made["heard"]]
+        at += made["samples"]
+    return tuple(heard)
+
+
 def _facts(
-    engine: Engine, pieces: list[Piece], voice: Voice, cfg: InferenceConfig
+    engine: Engine, pieces: list[Piece], voice: Voice, cfg: InferenceConfig, check: Verify | None
 ) -> dict[str, Any]:
     """What the sound of the pieces depends on, beside the seed."""
     heard = voice.delivery
@@ -209,6 +232,7 @@ def _facts(
         "voice": [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in spoken_by],
         "transcript": heard.transcript,
         "settings": asdict(cfg),
+        "verify": None if check is None else asdict(check),
         "pieces": [asdict(piece) for piece in pieces],
     }
 

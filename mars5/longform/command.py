@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from mars5.audio import file_format
 from mars5.longform.chapter import Chapter, read_text
+from mars5.verify import Hearing, Verify, as_verify, describe
 
 if TYPE_CHECKING:
     from mars5.cli import Speaker
+
+SHOWN = 10  # pieces that were not understood
 
 
 def run(
@@ -23,12 +26,11 @@ def run(
     Raises:
         Mars5Error: as in `Mars5TTS.speak_file`.
     """
-    if args.verify is not None:
-        args.refuse("--verify goes with a text, not with -f")
     if args.output == "-":
         args.refuse("-f needs a file for -o; 'mars5 stream - -o -' writes to a pipe")
     file_format(Path(args.output).suffix.lower())  # what can be refused is refused first
     text = read_text(args.file)
+    verify = None if args.verify is None else as_verify(Verify(tries=args.verify))
     speaker = make_speaker(args, text)
     chapter = speaker.model.speak_file(
         text,
@@ -36,12 +38,33 @@ def run(
         *speaker.given,
         seed=args.seed,
         progress=not args.quiet and sys.stderr.isatty(),
+        verify=verify or False,
         **speaker.directions,
     )
     if not args.quiet:
-        for line in [summary(chapter), *speaker.remarks]:
+        for line in [summary(chapter), *_heard_lines(chapter, verify), *speaker.remarks]:
             print(f"mars5: {line}", file=sys.stderr)
     return 0
+
+
+def _heard_lines(chapter: Chapter, verify: Verify | None) -> list[str]:
+    """What was heard of all pieces, and where to listen: the worst of those not understood."""
+    if verify is None:
+        return []
+    heard = chapter.heard
+    bad = [one for one in heard if one.word_error_rate > verify.max_word_error_rate]
+    worst = sorted(bad, key=lambda one: one.word_error_rate, reverse=True)[:SHOWN]
+    tries = sum(one.tries for one in heard)
+    confidence = sum(one.confidence for one in heard) / len(heard)
+    return [
+        f"heard {len(heard)} pieces in {tries} tries: mean confidence {confidence:.2f}, "
+        f"{len(bad)} not understood",
+        *(f"{_place(one)}{describe(one)}" for one in worst),
+    ]
+
+
+def _place(hearing: Hearing) -> str:
+    return f"at {hearing.words[0].start:.1f} s " if hearing.words else ""
 
 
 def summary(chapter: Chapter) -> str:

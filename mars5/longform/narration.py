@@ -7,8 +7,7 @@ near that of the first piece.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,12 +24,11 @@ from mars5.seeds import Seeds
 from mars5.speech import Speech, SpokenPiece, worst_reason
 from mars5.streaming.edges import fade_ends, silence
 from mars5.text import Piece
+from mars5.tries import tries
 from mars5.voice import Voice
 
 if TYPE_CHECKING:
     from mars5.verify import Hearing, Verify
-
-log = logging.getLogger("mars5")
 
 ATTEMPTS = 3  # a chapter does not end because one piece gave no speech
 
@@ -54,6 +52,12 @@ class Passage:
     audio: Tensor
     level: float
 
+    @property
+    def heard(self) -> tuple[Hearing, ...]:
+        """What a recogniser understood, if that was asked for; times are those of `audio`."""
+        before = len(silence(self.piece.pause_before)) / SAMPLE_RATE
+        return tuple(hearing.shifted(before) for hearing in self.speech.heard)
+
 
 def narrate(
     engine: Engine,
@@ -61,27 +65,36 @@ def narrate(
     voice: Voice,
     cfg: InferenceConfig,
     seeds: Seeds,
+    check: Verify | None = None,
     *,
     first: int = 0,
     target: float | None = None,
 ) -> Iterator[Passage]:
     """Speak pieces one after the other.
 
-    A piece that gives no speech is tried again with another seed, twice at most.
+    A piece that gives no speech is tried again with another seed: twice at most, or as often as
+    `check` says.
 
     Args:
         voice: prepared by `engine`.
+        check: how each piece is heard, and made again; None for not at all.
         first: place of the first of `pieces` in the text.
         target: level to come near; None takes that of the first piece.
 
     Raises:
         GenerationError: a piece gave no speech.
     """
-    spoken = (
-        (piece, _spoken(engine, index, piece, voice, cfg, seeds))
-        for index, piece in enumerate(pieces, first)
-    )
-    return passages(spoken, first=first, target=target)
+
+    def spoken() -> Iterator[tuple[Piece, Speech]]:
+        for index, piece in enumerate(pieces, first):
+            speak = partial(engine.utterance, piece.text, voice, cfg)
+            try:
+                speech = _spoken(speak, index, piece, seeds, check, ATTEMPTS)
+            except GenerationError as error:
+                raise GenerationError(f"piece {index} {piece.text[:40]!r}: {error}") from error
+            yield piece, speech
+
+    return passages(spoken(), first=first, target=target)
 
 
 def passages(
@@ -94,19 +107,6 @@ def passages(
         wave = fade_ends(levelled(speech.audio, target))
         parts = [silence(piece.pause_before), wave, silence(piece.pause_after)]
         yield Passage(index, piece, speech, torch.cat(parts), level)
-
-
-def _spoken(
-    engine: Engine, index: int, piece: Piece, voice: Voice, cfg: InferenceConfig, seeds: Seeds
-) -> Speech:
-    for attempt in range(ATTEMPTS):
-        try:
-            return engine.utterance(piece.text, voice, cfg, seeds.of_piece(index, attempt))
-        except GenerationError as error:
-            if attempt + 1 == ATTEMPTS:
-                raise GenerationError(f"piece {index} {piece.text[:40]!r}: {error}") from error
-            log.warning("piece %d gave no speech (%s); trying another seed", index, error)
-    raise ValueError("ATTEMPTS must be positive")
 
 
 def speeches(
@@ -126,15 +126,26 @@ def speeches(
     alone = len(pieces) == 1
     for index, piece in enumerate(shown(pieces, progress and not alone, "pieces", len(pieces))):
         speak = partial(engine.utterance, piece.text, voice, cfg, progress=progress and alone)
-        if check is None:
-            yield speak(seeds.of_piece(index))
-            continue
-        from mars5.verify import verified
+        yield _spoken(speak, index, piece, seeds, check, attempts=1)
 
-        def seeded(number: int, speak: partial[Speech] = speak) -> Speech:
-            return speak(torch.Generator().manual_seed(number))
 
-        yield verified(seeded, piece.text, check, seeds.number(index))
+def _spoken(
+    speak: Callable[[torch.Generator | None], Speech],
+    index: int,
+    piece: Piece,
+    seeds: Seeds,
+    check: Verify | None,
+    attempts: int,
+) -> Speech:
+    """The speech of one piece: the first there is in so many attempts, or what `check` takes."""
+    if check is None:
+        return next(tries(lambda n: speak(seeds.of_piece(index, n)), attempts, piece.text))
+    from mars5.verify import verified
+
+    def seeded(seed: int) -> Speech:
+        return speak(torch.Generator().manual_seed(seed))
+
+    return verified(seeded, piece.text, check, seeds.number(index))
 
 
 def join(spoken: Sequence[tuple[Piece, Speech]]) -> Speech:
@@ -155,7 +166,7 @@ def join(spoken: Sequence[tuple[Piece, Speech]]) -> Speech:
         stop = start + len(passage.speech.audio)
         reason = passage.speech.finish_reason
         said_pieces.append(SpokenPiece(passage.piece.text, start, stop, reason))
-        heard += [hearing.shifted(start / SAMPLE_RATE) for hearing in passage.speech.heard]
+        heard += [hearing.shifted(at / SAMPLE_RATE) for hearing in passage.heard]
         waves.append(passage.audio)
         at += len(passage.audio)
     return Speech(

@@ -19,7 +19,10 @@ from mars5.nar.model import Conditions, Grid, ResidualTransformer
 # 128 KiB in float32.
 AHEAD_ROWS = 2048
 
-Decode = Callable[[Tensor, Conditions, "Tensor | None", "Grid | None"], Tensor]
+Decode = Callable[
+    [Tensor, Conditions, "Tensor | None", "Grid | None", "Tensor | None"],
+    Tensor,
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Estimator:
         temperature: divisor of the logits.
         visible: (B, L) bool, false for padding; None if there is none.
         decode: runs the decoder as `ResidualTransformer.decode` does; None is the model's own.
+        positions: (L,) of the frames, if some are left out in between; None for 0, 1, ...
     """
 
     model: ResidualTransformer
@@ -43,6 +47,7 @@ class Estimator:
     temperature: float
     visible: Tensor | None = None
     decode: Decode | None = None
+    positions: Tensor | None = None
     _grid: Grid | None = field(default=None, repr=False)
     _ahead: Ahead | None = field(default=None, repr=False)
 
@@ -63,6 +68,7 @@ class Estimator:
             given,
             None if visible is None else visible.repeat(self.copies, 1),
             None if grid is None else grid.repeated(self.copies, len(x)),
+            self.positions,
         )
         if self.guidance != 1:
             conditional, unconditional = logits.chunk(2)
@@ -84,25 +90,34 @@ class Estimator:
         return together.split(rows)
 
     def ahead(self, steps: Sequence[int], grid: Grid | None = None) -> Estimator:
-        """The same estimator for these steps, in about this order, and for a grid of codes."""
+        """The same estimator for these steps, in about this order, and for a grid of codes.
+
+        One that is made for the same steps already keeps what it has computed.
+        """
+        if self._ahead is not None and self._ahead.steps == list(steps):
+            return replace(self, _grid=grid)
         rows = len(self.text) * self.copies * (1 + self.text.shape[1])
         at_once = max(1, AHEAD_ROWS // rows)
         return replace(self, _grid=grid, _ahead=Ahead(self.conditions, list(steps), at_once))
 
 
 class Ahead:
-    """Conditions of the coming steps, some steps at a time."""
+    """Conditions of the coming steps, some steps at a time.
+
+    Attributes:
+        steps: all there will be.
+    """
 
     def __init__(
         self, compute: Callable[[Sequence[int]], list[Conditions]], steps: list[int], at_once: int
     ) -> None:
-        self._compute, self._steps, self._at_once = compute, steps, at_once
+        self._compute, self.steps, self._at_once = compute, steps, at_once
         self._ready: dict[int, Conditions] = {}
 
     def __call__(self, t: int) -> Conditions:
         if t not in self._ready:
-            first = self._steps.index(t)
-            coming = self._steps[first : first + self._at_once]
+            first = self.steps.index(t)
+            coming = self.steps[first : first + self._at_once]
             self._ready.clear()  # before the next ones need memory
             self._ready = dict(zip(coming, self._compute(coming), strict=True))
         return self._ready[t]
@@ -120,5 +135,6 @@ def stack_estimators(items: Sequence[Estimator], lengths: Sequence[int]) -> Esti
         text=torch.cat([F.pad(i.text, (0, longest - i.text.shape[1])) for i in items]),
         text_lengths=torch.cat([item.text_lengths for item in items]),
         speaker=torch.cat([item.speaker for item in items]),
+        _ahead=None,
         visible=torch.arange(max(lengths), device=ends.device) < ends[:, None],
     )

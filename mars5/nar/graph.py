@@ -72,10 +72,11 @@ class GraphedDecoder:
         given: Conditions,
         x_visible: Tensor | None = None,
         grid: Grid | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         rows, length, _ = x.shape
         if grid is None or rows * length > MAX_FRAMES:
-            return self.model.decode(x, given, x_visible, grid)
+            return self.model.decode(x, given, x_visible, grid, positions)
         sizes = _Sizes(
             rows,
             _bucket(length, FRAME_BUCKET),
@@ -89,7 +90,7 @@ class GraphedDecoder:
             self._steps[sizes] = step
             if len(self._steps) > KEPT:
                 del self._steps[next(iter(self._steps))]
-            return step(x, given, x_visible, grid)
+            return step(x, given, x_visible, grid, positions)
 
 
 def _bucket(size: int, step: int) -> int:
@@ -111,23 +112,33 @@ class _Step:
         shape = (sizes.rows, sizes.length, N_CODEBOOKS)
         self.x = torch.zeros(shape, dtype=torch.long, device=device)
         self.visible = torch.ones(shape[:2], dtype=torch.bool, device=device)
+        self.places = torch.arange(sizes.length, device=device)
+        self.positions = self.places.clone()
         self.given = Conditions(
             torch.zeros_like(given.time),
             keys.new_zeros(padded),
             keys.new_zeros(padded),
             torch.ones((sizes.rows, sizes.memory), dtype=torch.bool, device=device),
         )
-        places = torch.zeros((2, sizes.frames), dtype=torch.long, device=device)
-        self.grid = Grid(places[0], places[1], sizes.levels)
-        self._replay = capture(lambda: model.decode(self.x, self.given, self.visible, self.grid))
+        wanted = torch.zeros((2, sizes.frames), dtype=torch.long, device=device)
+        self.grid = Grid(wanted[0], wanted[1], sizes.levels)
+        self._replay = capture(
+            lambda: model.decode(self.x, self.given, self.visible, self.grid, self.positions)
+        )
 
     def __call__(
-        self, x: Tensor, given: Conditions, x_visible: Tensor | None, grid: Grid
+        self,
+        x: Tensor,
+        given: Conditions,
+        x_visible: Tensor | None,
+        grid: Grid,
+        positions: Tensor | None,
     ) -> Tensor:
         length, memory, frames = x.shape[1], given.visible.shape[1], len(grid.rows)
         self.x[:, :length] = x
         self.visible[:, length:] = False
         self.visible[:, :length] = True if x_visible is None else x_visible
+        self.positions[:length] = self.places[:length] if positions is None else positions
         self.given.time.copy_(given.time)
         self.given.keys[..., :memory, :] = given.keys
         self.given.values[..., :memory, :] = given.values

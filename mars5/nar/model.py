@@ -221,15 +221,19 @@ class ResidualTransformer(nn.Module):
         given: Conditions,
         x_visible: Tensor | None = None,
         grid: Grid | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """Float32 logits of codes x (B, L, Q): (B, L, Q, K), or (F, levels, K) of the grid."""
-        h = self.pos_embedding(self.residual_encoder(x).float()) + given.time[:, None]
+        """Float32 logits of codes x (B, L, Q): (B, L, Q, K), or (F, levels, K) of the grid.
+
+        Args:
+            positions: (L,) of the frames; None for 0, 1, ...
+        """
+        h = self.pos_embedding(self.residual_encoder(x).float(), positions) + given.time[:, None]
         h = self.tfm.decoder(h, x_visible, given)
-        heads = cast("list[tuple[LayerNorm, nn.Linear]]", list(self.residual_decoder))
+        heads = list(self.residual_decoder)
         if grid is not None:
             h, heads = h[grid.rows, grid.frames], [heads[q] for q in grid.levels]
-        logits = [linear(norm(h).to(linear.weight.dtype)) for norm, linear in heads]
-        return torch.stack(logits, -2).float()
+        return torch.stack([head(h) for head in heads], -2).float()
 
     def forward(
         self,

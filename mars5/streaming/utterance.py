@@ -1,19 +1,20 @@
 """One piece of text as a stream: codes in growing chunks, each refined and vocoded at once.
 
     coarse   |=========================>            the AR goes on
-    refined  |-- finished --|-- new --|~ held ~|    the NAR knows what is finished, and all L0
+    refined      |-- known -|-- new --|~ held ~|    the NAR: finished frames in reach, and all text
     vocoded                 |-- new --|             reads both neighbours
     heard    |-- given ---|x|-----------|x|         x: cross-faded with the chunk before
 
-What is finished stays as it is. The held frames had no right context: they are drawn again with
-the next chunk. All lengths but the AR's follow from the frame rate.
+What is finished stays as it is. The NAR is shown the last of it, at the positions where it is, and
+so does no more work for a late chunk than for an early one. The held frames had no right context:
+they are drawn again with the next chunk. All lengths but the AR's follow from the frame rate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
 import torch
@@ -21,14 +22,15 @@ from torch import Tensor
 
 from mars5.config import N_CODEBOOKS
 from mars5.engine import Coarse, Engine, Task
-from mars5.nar.decode import Known
+from mars5.nar.decode import Known, strided_grid
 from mars5.prompt import Prompt, speech_codes
 from mars5.speech import inaudible
 from mars5.streaming.edges import Edges, cross_fade
 
 # Of codes in each chunk, the last number for all that follow. The second is short, too: a machine
 # that is twice as fast as speech has each chunk ready before the one before has been heard.
-CHUNK_SECONDS = (0.53, 0.53, 1.07, 2.13)
+CHUNK_SECONDS = (0.53, 0.53, 1.07, 2.13, 4.27)
+CONTEXT_SECONDS = 1.0  # of finished codes that the NAR is shown; see docs/streaming.md
 HELD_SECONDS = 0.08  # drawn again with the next chunk
 FADE_SECONDS = 0.04
 
@@ -146,6 +148,8 @@ class _Wave:
     ) -> None:
         self._engine, self._task = engine, task
         self._refinement, self._check = refinement, check
+        steps = strided_grid(len(engine.schedule), task.cfg.timesteps)[:-1]
+        self._estimator = engine.estimator(task).ahead(steps)  # all chunks have the same text
         self.finished = torch.zeros(0, N_CODEBOOKS, dtype=torch.int64)
         self._given = 0  # frames
         self._old_end = torch.zeros(0)  # samples of the finished frames that are not yet given
@@ -166,18 +170,23 @@ class _Wave:
         return wave[: len(wave) - samples]
 
     def _refined(self, coarse: Coarse) -> Tensor:
-        """All codes (n, Q) of the new speech; what is finished is given to the NAR."""
-        estimator, known = self._engine.refinement(self._task, coarse)
-        start = sum(self._engine.reference_frames(self._task))
-        finished = slice(start, start + len(self.finished))
+        """All codes (n, Q) of the new speech; what is finished stays as it is."""
+        known = self._engine.known(self._task, coarse)
         codes, mask = known.codes.clone(), known.mask.clone()
-        codes[0, finished], mask[0, finished] = self.finished.to(codes.device), True
-        known = Known(codes, mask)
+        finished = self.finished.to(codes.device)
+        start = sum(self._engine.reference_frames(self._task))
+        stop = start + len(finished)
+        codes[0, start:stop], mask[0, start:stop] = finished, True
+        unseen = max(0, len(finished) - _frames(self._engine, CONTEXT_SECONDS))
+        places = torch.arange(codes.shape[1], device=codes.device)
+        shown = torch.cat([places[:start], places[start + unseen :]])
+        known = Known(codes[:, shown], mask[:, shown])
+        estimator = replace(self._estimator, positions=shown)
         x = known.codes
         for step in self._engine.denoise(estimator, known, self._task.cfg, self._refinement):
             self._check()
             x = step
-        return x[0, start:]
+        return torch.cat([finished, x[0, stop - unseen :]])
 
     @torch.no_grad()
     def _vocoded(self, codes: Tensor, stop: int) -> Tensor:
