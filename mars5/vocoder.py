@@ -1,6 +1,7 @@
 """Codes to waveform with Vocos: summed codebook vectors, ConvNeXt backbone, inverse STFT.
 
-The head uses real arithmetic, for every device. Spec 2, section 5.
+The only user of the `vocos` package: its backbone, with our own loading (no YAML-named classes, no
+second EnCodec) and our own head (real arithmetic, for every device). Spec 2, section 5.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from mars5.config import CODEBOOK_SIZE
-from mars5.convnext import REACH, Backbone
 from mars5.errors import CheckpointError
 from mars5.fourier import InverseSTFT
 
 PUBLISHED_BANDWIDTH_ID = 1  # the 3 kbps embedding on 6 kbps codes: a deliberate smoothing
+CONV_REACH = 3  # frames on either side that each convolution of the backbone sees
 MAX_MAGNITUDE = 100.0
 CHUNK_FRAMES = 2048  # code frames vocoded at once; more are done in parts, to bound the memory
 
@@ -78,9 +79,15 @@ class Vocoder(nn.Module):
 
     def __init__(self, dims: VocoderDims, rows: int) -> None:
         super().__init__()
+        from vocos.models import VocosBackbone
+
         self.dims = dims
-        self.backbone = Backbone(
-            dims.channels, dims.dim, dims.ff_dim, dims.n_layers, dims.n_bandwidths
+        self.backbone = VocosBackbone(
+            dims.channels,
+            dims.dim,
+            dims.ff_dim,
+            dims.n_layers,
+            adanorm_num_embeddings=dims.n_bandwidths or None,
         )
         self.head = Head(dims)
         self.register_buffer("table", torch.zeros(rows, dims.channels * dims.stack))
@@ -99,7 +106,7 @@ class Vocoder(nn.Module):
     def synthesise(self, features: Tensor, bandwidth_id: int = PUBLISHED_BANDWIDTH_ID) -> Tensor:
         """Features (B, channels, L) -> (B, L * hop) float32 samples."""
         chosen = torch.tensor([bandwidth_id], device=features.device)
-        x = self.backbone(features, chosen if self.dims.n_bandwidths else None)
+        x = self.backbone(features, bandwidth_id=chosen if self.dims.n_bandwidths else None)
         with torch.autocast(x.device.type, enabled=False):  # phases and exponents need float32
             return self.head(x.float())
 
@@ -115,7 +122,7 @@ class Vocoder(nn.Module):
     @property
     def context(self) -> int:
         """Code frames on either side of a frame that its samples depend on."""
-        frames = REACH * (1 + self.dims.n_layers) + self.head.istft.reach
+        frames = CONV_REACH * (1 + self.dims.n_layers) + self.head.istft.reach
         return -(-frames // self.dims.stack)
 
     def span(self, codes: Tensor, start: int, stop: int) -> Tensor:
@@ -137,8 +144,7 @@ def build_vocoder(config: dict[str, Any], weights: dict[str, Tensor], table: Ten
         CheckpointError: config, weights and table do not fit each other.
     """
     try:
-        with torch.device("meta"):  # no memory until the weights come
-            vocoder = Vocoder(VocoderDims(**config), len(table))
+        vocoder = Vocoder(VocoderDims(**config), len(table))
         given = {name: tensor.float() for name, tensor in {**weights, "table": table}.items()}
         vocoder.load_state_dict(given, assign=True)
     except (TypeError, RuntimeError) as error:

@@ -12,13 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from vocos.heads import ISTFTHead
-from vocos.models import VocosBackbone
 
 from mars5 import codec as codecs
 from mars5 import vocoder as vocoders
 from mars5.audio import load_reference
 from mars5.codec import EncodecCodec, MelCodec, MelCodecDims
-from mars5.convnext import Backbone
 from mars5.errors import CheckpointError
 from mars5.fourier import InverseSTFT, Magnitudes
 from mars5.hub import NANO
@@ -51,27 +49,6 @@ def tiny_vocoder(**changes: int) -> Vocoder:
 def random_codes(frames: int, rows: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(frames)
     return torch.randint(1024, (rows, frames, 8), generator=generator)
-
-
-# ---------------------------------------------------------------- the backbone
-
-
-@pytest.mark.parametrize("n_choices", [0, 4])
-@pytest.mark.parametrize("frames", [1, 3, 40])
-@torch.no_grad()
-def test_the_backbone_is_that_of_vocos(frames: int, n_choices: int) -> None:
-    torch.manual_seed(frames)
-    theirs = VocosBackbone(12, 16, 24, 3, adanorm_num_embeddings=n_choices or None)
-    torch.manual_seed(frames)
-    ours = Backbone(12, 16, 24, 3, n_choices)
-    for name, wanted in theirs.state_dict().items():
-        assert ours.state_dict()[name].shape == wanted.shape
-        if name.endswith(("gamma", "bias")) or "norm" in name:
-            assert torch.equal(ours.state_dict()[name], wanted)
-        wanted += 0.1 * torch.randn(wanted.shape)
-    ours.load_state_dict(theirs.state_dict())
-    x, choice = torch.randn(2, 12, frames), torch.tensor([1])
-    torch.testing.assert_close(ours(x, choice), theirs(x, bandwidth_id=choice))
 
 
 # ---------------------------------------------------------------- the head
