@@ -6,7 +6,7 @@ Each text draws from its own generator, in the order in which it draws alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,9 +15,10 @@ from mars5.ar.decode import Request, generate_many
 from mars5.audio import AudioInput
 from mars5.config import InferenceConfig
 from mars5.device import memory_errors
-from mars5.engine import Coarse, Engine, Task
+from mars5.engine import Coarse, Engine, Task, is_transcribed
 from mars5.errors import ConfigError, Mars5Error
 from mars5.nar.decode import stack
+from mars5.profiles import resolve_profile
 from mars5.speech import BatchItem
 from mars5.voice import Voice
 
@@ -84,6 +85,21 @@ def _seeds(seeds: int | Sequence[int] | None, n: int) -> list[int]:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
             raise ConfigError(f"seeds must be whole numbers from 0 to 2**63 - 1, got {seed!r}")
     return found
+
+
+def profile_settings(engine: Engine, profile: str, inputs: list[Input]) -> InferenceConfig:
+    """One profile's settings for all texts, whose clones are deep if every voice allows that."""
+    known = all(_is_transcribed(engine, given) for given in inputs)
+    longest = max((len(given.text) for given in inputs), default=0)
+    chosen = resolve_profile(profile, engine.device.type, characters=longest, transcript=known)
+    cfg = chosen.config(engine.config)
+    return replace(cfg, deep_clone=cfg.deep_clone and known)
+
+
+def _is_transcribed(engine: Engine, given: Input) -> bool:
+    voice = engine.voices.default if given.ref_audio is None else given.ref_audio
+    known = isinstance(voice, Voice) and is_transcribed(voice)
+    return known or given.ref_transcript is not None
 
 
 def speak_each(

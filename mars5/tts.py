@@ -18,7 +18,7 @@ from mars5 import hub
 from mars5.ar.model import CodecLM
 from mars5.ar.sampling import Vocabulary
 from mars5.audio import AudioInput
-from mars5.batch import check_batch
+from mars5.batch import check_batch, profile_settings
 from mars5.codec import Codec
 from mars5.config import SAMPLE_RATE, InferenceConfig, ModelConfig, check_settings
 from mars5.device import memory_errors, resolve_device
@@ -420,6 +420,8 @@ class Mars5TTS:
         """
         inputs = check_batch(texts, ref_audio, ref_transcript, seeds, batch_size)
         check_settings(cfg)
+        if cfg is None and self.profile is not None:
+            cfg = profile_settings(self.engine, self.profile, inputs)
         return speak_each_text(self.engine, inputs, cfg, batch_size, lexicon, normalise)
 
     @memory_errors()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mars5 import InferenceConfig, Mars5TTS, Speech
 from mars5.engine import Engine
 from mars5.errors import BatchError, ConfigError, GenerationError, OutOfMemoryError, TextError
+from mars5.profiles import PROFILES
 from mars5.voice import Voice
 from mars5.voices import Voices
 
@@ -109,6 +110,19 @@ def test_a_reference_for_all_is_encoded_once(
     )
     tiny.tts_batch(TEXTS[:3], speechlike, cfg=SHORT, seeds=1)
     assert len(calls) == 1
+
+
+def test_the_profile_of_the_model_serves_a_batch(
+    tiny: Mars5TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "profile", "instruct")
+    for refs, deep in ((voices[:2], True), (voices[1:], False)):  # the third has no transcript
+        cfg = replace(PROFILES["instruct"].config(tiny.config), deep_clone=deep)
+        found = tiny.tts_batch(["he", "hello"], refs, seeds=1)
+        for one, other in zip(
+            found, tiny.tts_batch(["he", "hello"], refs, cfg=cfg, seeds=1), strict=True
+        ):
+            assert_same(one, other)
 
 
 def test_no_texts(tiny: Mars5TTS) -> None:
