@@ -114,6 +114,19 @@ def _train_twice(shop: Workshop, name: str) -> None:
     assert not all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_weights_are_averaged_with_those_before(tmp_path: Path) -> None:
+    for folder, value in (("v1", 1.0), ("v2", 3.0)):
+        (tmp_path / folder).mkdir()
+        state = {"model": {"w": torch.full((2,), value)}, "step": 7}
+        torch.save(state, tmp_path / folder / "nar.pt")
+    command = f"average --work {tmp_path}/v2 --source {tmp_path}/v1 --of nar --share"
+    assert main([*command.split(), "0.75"]) == 0
+    found = torch.load(tmp_path / "v2" / "nar.pt", weights_only=True)
+    assert torch.equal(found["model"]["w"], torch.full((2,), 2.5))
+    assert found["step"] == 7
+    assert main([*command.split(), "1.5"]) == 1
+
+
 def test_steps_name_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainError, match=r"python -m mars5\.train corpus"):
         Workshop(tmp_path).codec()

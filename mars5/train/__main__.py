@@ -22,6 +22,7 @@ STEPS = {
     "vocoder": "train the vocoder",
     "ar": "train the AR",
     "nar": "train the NAR",
+    "average": "mix a training's weights with those that it started from",
     "pieces": "write the AR's and the NAR's weights as files of at most 15 MB",
     "join": "take such pieces up as the latest state",
     "export": "write the checkpoint folder",
@@ -51,7 +52,10 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--size", choices=list(SIZES), default="small")
         if name in ("pieces", "join"):
             step.add_argument("--pieces", type=Path, required=True, help="folder of the pieces")
-        if name == "transfer":
+        if name == "average":
+            step.add_argument("--of", choices=("ar", "nar"), required=True, help="which model")
+            step.add_argument("--share", type=float, required=True, help="of the new weights")
+        if name in ("transfer", "average"):
             step.add_argument("--source", type=Path, required=True, help="that working folder")
         if name in ("vocoder", "ar", "nar"):
             step.add_argument("--minutes", type=float, required=True, help="training time in all")
@@ -94,6 +98,8 @@ def run_step(chosen: argparse.Namespace) -> None:
         getattr(shop, chosen.step)()
     elif chosen.step == "transfer":
         shop.transfer(chosen.source)
+    elif chosen.step == "average":
+        shop.average(chosen.source, chosen.of, chosen.share)
     elif chosen.step in ("pieces", "join"):
         getattr(shop, chosen.step)(chosen.pieces)
     elif chosen.step in ("vocoder", "ar", "nar"):

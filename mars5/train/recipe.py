@@ -249,6 +249,24 @@ class Workshop:
         for name, model in (("ar", ar), ("nar", nar), ("vocoder", vocoder)):
             Run(self.folder, name, model, 1.0, 1.0).save()
 
+    def average(self, source: Path, name: str, share: float) -> None:
+        """Mix a training's latest weights, in a share, with those that it started from.
+
+        What a model has learned lately and what it knew before can be had together
+        (https://arxiv.org/abs/2109.01903). The training is over: its state keeps the mixture.
+
+        Raises:
+            TrainError: the share is not between 0 and 1.
+        """
+        if not 0 < share < 1:
+            raise TrainError(f"--share must be a number between 0 and 1, got {share}")
+        path, before = self.folder / f"{name}.pt", load_weights(source, name)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model = state["model"]
+        state["model"] = {key: before[key].lerp(model[key], share) for key in model}
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
+
     def pieces(self, target: Path) -> None:
         """Write the AR's and the NAR's latest weights to `target` in small files."""
         target.mkdir(parents=True, exist_ok=True)
