@@ -6,7 +6,7 @@ Each text draws from its own generator, in the order in which it draws alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -92,8 +92,7 @@ def profile_settings(engine: Engine, profile: str, inputs: list[Input]) -> Infer
     known = all(_is_transcribed(engine, given) for given in inputs)
     longest = max((len(given.text) for given in inputs), default=0)
     chosen = resolve_profile(profile, engine.device.type, characters=longest, transcript=known)
-    cfg = chosen.config(engine.config)
-    return replace(cfg, deep_clone=cfg.deep_clone and known)
+    return chosen.config(engine.config).for_reference(known)
 
 
 def _is_transcribed(engine: Engine, given: Input) -> bool:

@@ -163,7 +163,7 @@ def _speaker(args: argparse.Namespace, text: str) -> Speaker:
     profile = styles.profile_of(args, model, text, has_transcript)
     cfg = model.default_config if profile is None else profile.config(model.config)
     has_transcript = has_transcript or styles.continues(style, args.style_strength)
-    cfg = replace(cfg, **{"deep_clone": cfg.deep_clone and has_transcript, **settings})
+    cfg = replace(cfg.for_reference(has_transcript), **settings)
     directions = {
         "style": style,
         "style_strength": args.style_strength,

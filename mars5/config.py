@@ -135,6 +135,10 @@ class InferenceConfig:
             raise ConfigError(f"there is no step profile {profile!r}; known: {known}")
         return replace(self, timesteps=STEP_PROFILES[profile])
 
+    def for_reference(self, transcribed: bool) -> InferenceConfig:
+        """These settings, with a deep clone only where the reference's transcript is known."""
+        return replace(self, deep_clone=self.deep_clone and transcribed)
+
     @property
     def max_len(self) -> int:
         """Most ids of one generation, the prompt included."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from mars5.audio import AudioInput
@@ -12,7 +12,7 @@ from mars5.errors import ConfigError
 from mars5.profiles import AUTO, Profile, named_profile, resolve_profile
 from mars5.styles import VOICE_SUFFIXES, Style, StyleBank, StyleChoice
 from mars5.voice import Voice
-from mars5.voices import Voices
+from mars5.voice_maker import VoiceMaker
 
 StyleInput: TypeAlias = AudioInput | Voice | Style | StyleChoice
 
@@ -86,13 +86,12 @@ def directed(
             transcript=voice.transcript is not None,
             live=direction.live, directed=voice.style is not None,
         )  # fmt: skip
-        cfg = profile.config(engine.config)
-        cfg = replace(cfg, deep_clone=cfg.deep_clone and is_transcribed(voice))
+        cfg = profile.config(engine.config).for_reference(is_transcribed(voice))
     return Directed(voice, engine.settings_for(voice, cfg), choice, profile)
 
 
 def directed_voice(
-    voices: Voices,
+    voices: VoiceMaker,
     ref_audio: AudioInput | Voice | None,
     ref_transcript: str | None,
     cfg: InferenceConfig | None,
@@ -122,7 +121,7 @@ def choose_style(direction: Direction) -> StyleChoice | None:
     return direction.style if isinstance(direction.style, StyleChoice) else None
 
 
-def styled(voices: Voices, voice: Voice, style: StyleInput, strength: float) -> Voice:
+def styled(voices: VoiceMaker, voice: Voice, style: StyleInput, strength: float) -> Voice:
     """The voice with a style, whose clips are prepared.
 
     Raises:
@@ -136,7 +135,7 @@ def styled(voices: Voices, voice: Voice, style: StyleInput, strength: float) -> 
     return voice.with_style(_clip_voice(voices, clip), strength, plain=plain)
 
 
-def _clip_voice(voices: Voices, style: Style) -> Voice:
+def _clip_voice(voices: VoiceMaker, style: Style) -> Voice:
     if style.path.suffix in VOICE_SUFFIXES:
         return voices.of(Voice.load(style.path), style.text)
     return voices.make(style.path, style.text, provenance={"licence": style.licence})

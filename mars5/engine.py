@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ from mars5.text import check_speakable
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.vocoder import Vocoder
 from mars5.voice import Voice
-from mars5.voices import Voices
+from mars5.voice_maker import VoiceMaker
 
 log = logging.getLogger("mars5")
 
@@ -104,7 +104,7 @@ class Engine:
         self.config = config
         self.vocabulary = joint_vocabulary(text_tokenizer, speech_tokenizer)
         self.schedule = cosine_schedule(config.nar.diffusion_steps).to(self.device)
-        self.voices = Voices(ar, nar, codec, self.default_config, default_voice)
+        self.voices = VoiceMaker(ar, nar, codec, self.default_config, default_voice)
         self.spare_steps = Spare()
         self._nar_decode = GraphedDecoder(nar) if self.device.type == "cuda" else None
 
@@ -143,8 +143,7 @@ class Engine:
             ConfigError: more timesteps than the model has.
         """
         if cfg is None:
-            cfg = self.default_config
-            cfg = replace(cfg, deep_clone=cfg.deep_clone and is_transcribed(voice))
+            cfg = self.default_config.for_reference(is_transcribed(voice))
         if cfg.deep_clone and not is_transcribed(voice):
             raise TextError(
                 "a deep clone needs the reference's transcript: give ref_transcript, or set "

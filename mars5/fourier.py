@@ -12,10 +12,10 @@ def _bases(n_fft: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Scaled cosines and sines of 2 pi k n / n_fft for the half of n that the other half mirrors.
 
     Cosines are (n_fft // 2 + 1, n_fft // 2 + 1) for n from 0, sines lack the first and last n. All
-    are taken from one turn in float64, and lie on the CPU also in a model built without memory.
+    are taken from one turn in float64.
     """
-    turn = torch.arange(n_fft, dtype=torch.float64, device="cpu") * (2 * math.pi / n_fft)
-    half = torch.arange(n_fft // 2 + 1, device="cpu")
+    turn = torch.arange(n_fft, dtype=torch.float64) * (2 * math.pi / n_fft)
+    half = torch.arange(n_fft // 2 + 1)
     place = half[:, None] * half % n_fft
     cos, sin = (scale * turn.cos()).float(), (scale * turn.sin()).float()
     return cos[place], sin[place[:, 1:-1]]
@@ -32,7 +32,7 @@ class Magnitudes(nn.Module):
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
         cos, sin = _bases(n_fft)
-        window = torch.hann_window(n_fft, device="cpu")
+        window = torch.hann_window(n_fft)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("cos", cos.T.contiguous(), persistent=False)
         self.register_buffer("sin", sin.T.contiguous(), persistent=False)
@@ -64,7 +64,7 @@ class InverseSTFT(nn.Module):
         # All but the constant and the highest frequency stand for two, themselves and their mirror.
         for basis in (cos, sin):
             basis[[0, -1]] *= 0.5
-        self.register_buffer("window", torch.hann_window(n_fft, device="cpu"))
+        self.register_buffer("window", torch.hann_window(n_fft))
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self.window: Tensor

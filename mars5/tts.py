@@ -135,6 +135,7 @@ class Mars5TTS:
         seed: int | None = None,
         generator: torch.Generator | None = None,
         progress: bool = False,
+        verify: bool | Verify = False,
         profile: str | None = None,
         style: StyleInput | None = None,
         style_strength: float = 1.0,
@@ -148,7 +149,7 @@ class Mars5TTS:
         """
         speech = self.generate(
             text, ref_audio, ref_transcript, cfg, seed=seed, generator=generator, progress=progress,
-            profile=profile, style=style, style_strength=style_strength,
+            verify=verify, profile=profile, style=style, style_strength=style_strength,
             instructions=instructions, normalise=normalise, lexicon=lexicon,
         )  # fmt: skip
         return speech.ar_codes, speech.audio

@@ -145,8 +145,7 @@ def build_vocoder(config: dict[str, Any], weights: dict[str, Tensor], table: Ten
     """
     try:
         vocoder = Vocoder(VocoderDims(**config), len(table))
-        given = {name: tensor.float() for name, tensor in {**weights, "table": table}.items()}
-        vocoder.load_state_dict(given, assign=True)
+        vocoder.load_state_dict({**weights, "table": table}, assign=True)
     except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"the vocoder does not fit its config: {error}") from error
     return vocoder.eval()

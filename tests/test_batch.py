@@ -15,7 +15,7 @@ from mars5.engine import Engine
 from mars5.errors import BatchError, ConfigError, GenerationError, OutOfMemoryError, TextError
 from mars5.profiles import PROFILES
 from mars5.voice import Voice
-from mars5.voices import Voices
+from mars5.voice_maker import VoiceMaker
 
 SHORT = InferenceConfig(
     timesteps=4, generate_max_len_override=70, top_k=0, top_p=0.9, deep_clone=False
@@ -104,9 +104,9 @@ def test_a_reference_for_all_is_encoded_once(
     tiny: Mars5TTS, speechlike: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[object] = []
-    original = Voices.make
+    original = VoiceMaker.make
     monkeypatch.setattr(
-        Voices, "make", lambda self, *a, **k: (calls.append(a), original(self, *a, **k))[1]
+        VoiceMaker, "make", lambda self, *a, **k: (calls.append(a), original(self, *a, **k))[1]
     )
     tiny.tts_batch(TEXTS[:3], speechlike, cfg=SHORT, seeds=1)
     assert len(calls) == 1

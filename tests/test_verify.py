@@ -210,6 +210,17 @@ def test_a_generator_gives_the_first_seed(
     assert torch.equal(one.audio, other.audio)
 
 
+def test_tts_verifies_too(
+    tiny: Mars5TTS, speechlike: np.ndarray, hears: Callable[..., Ears]
+) -> None:
+    voice = tiny.voice(speechlike)
+    hears("wrong", TEXT)
+    _, audio = tiny.tts(TEXT, voice, cfg=SHORT, seed=1, verify=True)
+    hears("wrong", TEXT)
+    assert torch.equal(audio, tiny.generate(TEXT, voice, cfg=SHORT, seed=1, verify=True).audio)
+    assert not torch.equal(audio, tiny.generate(TEXT, voice, cfg=SHORT, seed=1).audio)
+
+
 def test_row_50_settings_out_of_range() -> None:
     for wrong in ({"tries": 0}, {"tries": True}, {"tries": 101}, {"max_word_error_rate": 1.5},
                   {"max_word_error_rate": float("nan")}, {"asr": "huge"}):  # fmt: skip

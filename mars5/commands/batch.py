@@ -133,8 +133,7 @@ def _speak(
     ref = Voice.load(args.voice) if args.voice is not None else args.ref
     voice = ref if isinstance(ref, Voice) else model.default_voice
     said = args.ref_text if args.ref is not None else voice and voice.transcript
-    cfg = model.default_config
-    cfg = replace(cfg, **{"deep_clone": cfg.deep_clone and said is not None, **settings})
+    cfg = replace(model.default_config.for_reference(said is not None), **settings)
     items = model.tts_batch_iter(
         [entry["text"] for entry in wanted],
         ref,

@@ -256,8 +256,7 @@ def load_checkpoint(
     known = [r.transcript for r in references] or [
         getattr(system.default_voice, "transcript", None)
     ]
-    deep = cfg.deep_clone and None not in known
-    cfg = replace(cfg, **{"deep_clone": deep, **settings})
+    cfg = replace(cfg.for_reference(None not in known), **settings)
     return Checkpoint(name, system, cfg, references, streamed)
 
 

@@ -1,4 +1,4 @@
-"""`Voices`: references prepared for the models of one checkpoint."""
+"""`VoiceMaker`: references prepared for the models of one checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("mars5")
 _SPEAKER_PARTS = ("spk_", "ref_", "pos_embedding")  # parameters of the two speaker encoders
 
 
-class Voices:
+class VoiceMaker:
     """Makes voices, and takes those that were made before.
 
     Args:
