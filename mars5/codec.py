@@ -156,11 +156,13 @@ class MelCodec(nn.Module):
 
     def features(self, wave: Tensor) -> Tensor:
         """(B, T) -> (B, frames, rank): what is quantised."""
-        d = self.dims
-        mel = self.log_mel(self.levelled(wave))
-        mel = F.pad(mel, (0, 0, 0, -mel.shape[1] % d.stack))
-        stacked = mel.unflatten(1, (-1, d.stack)).flatten(2)
-        return (stacked - self.mean) @ self.projection
+        return self.project(self.log_mel(self.levelled(wave)))
+
+    def project(self, mel: Tensor) -> Tensor:
+        """(B, mel frames, n_mels) -> (B, frames, rank) features of the log-mel."""
+        stack = self.dims.stack
+        mel = F.pad(mel, (0, 0, 0, -mel.shape[1] % stack))
+        return (mel.unflatten(1, (-1, stack)).flatten(2) - self.mean) @ self.projection
 
     def quantise(self, features: Tensor, coarse: Tensor | None = None) -> Tensor:
         """(B, frames, rank) -> (B, frames, Q) codes, each book on what the ones before left.
@@ -170,12 +172,9 @@ class MelCodec(nn.Module):
         """
         rest, codes = features, []
         for q, book in enumerate(self.codebooks):
-            # |x - c|^2 without |x|^2, which is the same for all entries.
-            nearest = (book.pow(2).sum(-1) - 2 * rest @ book.T).argmin(-1)
-            if q == 0 and coarse is not None:
-                nearest = coarse
-            codes.append(nearest)
-            rest = rest - book[nearest]
+            chosen = coarse if q == 0 and coarse is not None else _nearest(rest, book)
+            codes.append(chosen)
+            rest = rest - book[chosen]
         return torch.stack(codes, -1)
 
     @torch.no_grad()
@@ -195,6 +194,12 @@ class MelCodec(nn.Module):
         loud = power >= power.mean(1, keepdim=True) * 0.25
         rms = ((power * loud).sum(1) / loud.sum(1).clamp(min=1)).sqrt()
         return wave * (self.dims.level / rms.clamp(min=1e-5))[:, None]
+
+
+def _nearest(points: Tensor, book: Tensor) -> Tensor:
+    """(..., D) -> (...) index of the closest of `book`'s rows (K, D)."""
+    # |x - c|^2 without |x|^2, which is the same for all entries.
+    return (book.pow(2).sum(-1) - 2 * points @ book.T).argmin(-1)
 
 
 def build_encodec(weights: dict[str, Tensor]) -> EncodecCodec:

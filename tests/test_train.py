@@ -22,11 +22,11 @@ from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
 from mars5.styles import StyleBank
 from mars5.tokenizers import TextTokenizer
-from mars5.train import ar, corpus, delivery, export, loop, nar, pieces, recipe
+from mars5.train import ar, corpus, delivery, export, loop, nar, pieces, recipe, teachers
 from mars5.train.__main__ import main
 from mars5.train.batching import Corpus
 from mars5.train.bpe import train_speech, train_text
-from mars5.train.codec import kmeans
+from mars5.train.codec import fit_finer, kmeans
 from mars5.train.corpus import make_shard, read_shard
 from mars5.train.loop import Run, pace
 from mars5.train.numbers import cardinal, numeric_sentence
@@ -67,7 +67,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "speak", fake_speech)
     monkeypatch.setattr(delivery, "speak", fake_speech)
     monkeypatch.setattr(export, "speak", fake_speech)
-    monkeypatch.setattr(corpus, "SHARD_UTTERANCES", {"plain": 40, "pseudo": 20})
+    monkeypatch.setattr(corpus, "SHARD_UTTERANCES", {"plain": 40, "pseudo": 20, "crowd": 20})
     monkeypatch.setattr(recipe, "CODEC", CODEC)
     monkeypatch.setattr(recipe, "VOCODER", VOCODER)
     monkeypatch.setattr(export, "CODEC", CODEC)
@@ -158,6 +158,20 @@ def test_casts_have_many_speakers_that_repeat() -> None:
     assert len(set(drawn["pseudo"])) > 350
     assert 40 < len(set(drawn["kokoro"])) <= 65
     assert drawn["plain"].count("flite:rms@1.00") > 400
+
+
+def test_a_tone_is_one_for_each_speaker_and_as_loud(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = np.random.default_rng(1).uniform(-0.5, 0.5, 24_000).astype(np.float32)
+    phones = [("pau", 0.1), ("a", 0.9), ("pau", 1.0)]
+    monkeypatch.setitem(teachers.TEACHERS, "flite", lambda *_: (sound, 24_000, phones))
+    plain, one, again, other = (
+        speak("ah", Speaker("flite", "rms", tone=tone))[0] for tone in (None, 1, 1, 2)
+    )
+    assert np.array_equal(one, again)
+    assert len(plain) == len(one) == len(other)
+    assert abs(int(np.abs(one).max()) - int(np.abs(plain).max())) <= 1
+    assert not np.array_equal(one, other)
+    assert str(Speaker("flite", "rms", tone=7)).endswith(",tone7")
 
 
 def test_numbers_are_written_out() -> None:
@@ -284,6 +298,26 @@ def test_kmeans_finds_clusters() -> None:
     points = truth.repeat(50, 1) + 0.1 * torch.randn(150, 2, generator=generator)
     centres = kmeans(points, 12, 20, generator)  # enough to start in every cluster
     assert torch.cdist(points, centres).min(1).values.max() < 0.5
+
+
+def test_finer_books_learn_what_is_left_of_other_coarse_codes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    codec = MelCodec(CODEC)
+    codec.codebooks.copy_(torch.randn(codec.codebooks.shape, generator=generator) / 4)
+    first, second = codec.codebooks[:2].clone()
+    features = torch.randn(1, 4000, CODEC.rank, generator=generator)
+    coarse = torch.randint(1024, (1, 4000), generator=generator)
+
+    def left() -> float:
+        codes = codec.quantise(features, coarse)[0]
+        found = sum(book[codes[:, q]] for q, book in enumerate(codec.codebooks))
+        return (features[0] - found).square().mean().item()
+
+    before = left()
+    fit_finer(codec, [(features, coarse)], 4, generator)
+    assert left() < before / 2
+    assert torch.equal(codec.codebooks[0], first)
+    assert not torch.equal(codec.codebooks[1], second)
 
 
 def _toy_corpus(text: TextTokenizer) -> Corpus:

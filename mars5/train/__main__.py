@@ -16,6 +16,7 @@ from mars5.train.teachers import CASTS
 STEPS = {
     "corpus": "synthesise speech with local teachers",
     "codec": "fit the codec to it",
+    "finer": "or take another working folder's codec and fit its finer books to it",
     "tokens": "encode it, and train the text tokenizer",
     "delivery": "encode other voices once more, upon the coarse codes of the default voice",
     "transfer": "start from the weights of another working folder, whatever its codec",
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "average":
             step.add_argument("--of", choices=("ar", "nar"), required=True, help="which model")
             step.add_argument("--share", type=float, required=True, help="of the new weights")
-        if name in ("transfer", "average"):
+        if name in ("finer", "transfer", "average"):
             step.add_argument("--source", type=Path, required=True, help="that working folder")
         if name in ("vocoder", "ar", "nar"):
             step.add_argument("--minutes", type=float, required=True, help="training time in all")
@@ -96,8 +97,8 @@ def run_step(chosen: argparse.Namespace) -> None:
         shop.delivery(chosen.workers)
     elif chosen.step in ("codec", "tokens"):
         getattr(shop, chosen.step)()
-    elif chosen.step == "transfer":
-        shop.transfer(chosen.source)
+    elif chosen.step in ("finer", "transfer"):
+        getattr(shop, chosen.step)(chosen.source)
     elif chosen.step == "average":
         shop.average(chosen.source, chosen.of, chosen.share)
     elif chosen.step in ("pieces", "join"):

@@ -28,7 +28,7 @@ from mars5.train.tokens import Example
 IGNORED = -100
 PAIR_SHARE = 0.25
 # Half of what it says is in the voice whose delivery shallow clones keep.
-SHARES = {"own": 0.5, "plain": 0.2, "pseudo": 0.24, "kokoro": 0.06}
+SHARES = {"own": 0.5, "plain": 0.2, "pseudo": 0.12, "crowd": 0.12, "kokoro": 0.06}
 GUIDED_LAYER, GUIDED_HEADS, GUIDE_WIDTH = 2, 2, 1.5
 GUIDE_UNTIL = 0.5  # share of the run after which the guide is gone
 

@@ -1,7 +1,8 @@
 """Step 2: fit the mel codec: principal directions of the stacked log-mel, then k-means per level.
 
 No network is trained, so the codes exist after a few minutes and the vocoder can be trained on them
-for as long as one likes without changing a single code.
+for as long as one likes without changing a single code. The finer books are then fitted anew to
+what they have to describe in a clone: how somebody differs from the coarse codes of another voice.
 """
 
 from __future__ import annotations
@@ -42,6 +43,25 @@ def fit_codec(
     return codec.eval()
 
 
+@torch.no_grad()
+def fit_finer(
+    codec: MelCodec,
+    examples: Iterable[tuple[Tensor, Tensor]],
+    iterations: int,
+    generator: torch.Generator,
+) -> None:
+    """Fit all books but the first, in place, to (1, n, rank) features upon (1, n) coarse codes."""
+    rests = [features[0] - codec.codebooks[0][coarse[0]] for features, coarse in examples]
+    rest = torch.cat(rests)
+    total = rest.pow(2).sum(1).mean()
+    for level in range(1, N_CODEBOOKS):
+        book = lloyd(rest, codec.codebooks[level], iterations, generator)
+        codec.codebooks[level] = book
+        rest = rest - book[assign(rest, book)]
+        left = rest.pow(2).sum(1).mean() / total
+        log.info("codec level %d: %.1f %% of the first level's rest left", level, 100 * left)
+
+
 def _stacked(codec: MelCodec, wave: Tensor) -> Tensor:
     """(frames, stack * n_mels): the codec's features before any projection."""
     d = codec.dims
@@ -57,11 +77,16 @@ def assign(points: Tensor, centres: Tensor, block: int = 16_384) -> Tensor:
 
 
 def kmeans(points: Tensor, k: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """(k, D) centres by Lloyd's algorithm; empty clusters restart at random points."""
-    centres = points[torch.randperm(len(points), generator=generator)[:k]].clone()
+    """(k, D) centres by Lloyd's algorithm, from random points."""
+    start = points[torch.randperm(len(points), generator=generator)[:k]]
+    return lloyd(points, start, iterations, generator)
+
+
+def lloyd(points: Tensor, centres: Tensor, iterations: int, generator: torch.Generator) -> Tensor:
+    """(k, D) better centres for the points (n, D); empty clusters restart at random points."""
     for _ in range(iterations):
         nearest = assign(points, centres)
-        counts = torch.bincount(nearest, minlength=k)
+        counts = torch.bincount(nearest, minlength=len(centres))
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         centres = sums / counts.clamp(min=1)[:, None]
         empty = (counts == 0).nonzero()[:, 0]

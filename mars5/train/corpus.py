@@ -23,8 +23,7 @@ from mars5.files import replacing
 from mars5.train.sentences import SentenceSource
 from mars5.train.teachers import CASTS, PACES, speak
 
-# Small pieces of a slow teacher.
-SHARD_UTTERANCES = {"own": 250, "plain": 250, "pseudo": 250, "kokoro": 50}
+SHARD_UTTERANCES = dict.fromkeys(CASTS, 250) | {"kokoro": 50}  # small pieces of a slow teacher
 
 
 @dataclass(frozen=True)

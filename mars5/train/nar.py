@@ -23,8 +23,8 @@ from mars5.train.batching import Corpus, length_batches
 from mars5.train.loop import Run
 
 PAIR_SHARE = 0.3
-DELIVERED_SHARE = 0.6  # of the examples that have another delivery too
-SHARES = {"own": 0.35, "plain": 0.2, "pseudo": 0.37, "kokoro": 0.08}
+DELIVERED_SHARE = 0.7  # of the examples that have another delivery too
+SHARES = {"own": 0.3, "plain": 0.12, "pseudo": 0.2, "crowd": 0.28, "kokoro": 0.1}
 SPEAKER_DROP = 0.1  # rows without a voice: what guidance subtracts
 COARSE_NOISE = 0.04  # the AR's codes are not perfect either
 # Of codebooks 1 to 7 in the loss: what is heard of a word lies in the first ones.

@@ -28,9 +28,9 @@ from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.train import ar, nar
 from mars5.train.batching import Corpus, prefetched
 from mars5.train.bpe import train_speech, train_text
-from mars5.train.codec import fit_codec
+from mars5.train.codec import fit_codec, fit_finer
 from mars5.train.corpus import make_corpus, read_shard
-from mars5.train.delivery import deliver_shard
+from mars5.train.delivery import deliver_shard, delivered_shard
 from mars5.train.loop import Run, initialise, start_from_codebook
 from mars5.train.pieces import joined, split
 from mars5.train.tokens import encode_shard, read_examples
@@ -43,14 +43,11 @@ VOCODER = VocoderDims(
     channels=CODEC.n_mels, stack=CODEC.stack, dim=256, ff_dim=768, n_layers=6, n_bandwidths=0
 )
 TEXT_MERGES = 512
-CODEC_SHARDS = {"own": 0, "plain": 2, "pseudo": 3, "kokoro": 12}  # what the codec is fitted to
-DELIVERED = ("pseudo", "kokoro")  # who speaks with the own voice's delivery too
-TRANSFER_SHARDS = {
-    "own": 0,
-    "plain": 1,
-    "pseudo": 1,
-    "kokoro": 4,
-}  # what two codecs are compared on
+# What the codec is fitted to, its finer books, and on what two codecs are compared.
+CODEC_SHARDS = {"own": 0, "plain": 2, "pseudo": 3, "crowd": 0, "kokoro": 12}
+FINER_SHARDS = {"own": 4, "plain": 1, "pseudo": 2, "crowd": 2, "kokoro": 8}
+TRANSFER_SHARDS = {"own": 1, "plain": 1, "pseudo": 1, "crowd": 1, "kokoro": 4}
+DELIVERED = ("pseudo", "crowd", "kokoro")  # who speaks with the own voice's delivery too
 
 
 @dataclass(frozen=True)
@@ -138,9 +135,27 @@ class Workshop:
             return build_mel_codec(vars(CODEC), load_file(path))
         waves = self._waves(CODEC_SHARDS)
         codec = fit_codec(waves, CODEC, 10, torch.Generator().manual_seed(self.seed))
-        with replacing(path) as temporary:
+        return self._finer(codec)
+
+    def finer(self, source: Path) -> None:
+        """Instead of step 2: another workshop's codec, its finer books fitted to this corpus."""
+        self._finer(Workshop(source).codec())
+
+    def _finer(self, codec: MelCodec) -> MelCodec:
+        generator = torch.Generator().manual_seed(self.seed)
+        fit_finer(codec, self._finer_examples(codec), 10, generator)
+        with replacing(self.folder / "codec.safetensors") as temporary:
             save_file(codec.state_dict(), temporary)
         return codec
+
+    def _finer_examples(self, codec: MelCodec) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features and coarse codes: everybody as they are, and with the own voice's delivery."""
+        for wave in self._waves(FINER_SHARDS):
+            features = codec.features(wave[None])
+            yield features, codec.quantise(features)[..., 0]
+        for cast, paths in training(self._shards("corpus")).items():
+            for path in paths[: FINER_SHARDS[cast] if cast in DELIVERED else 0]:
+                yield from delivered_shard(codec, path)
 
     def tokens(self) -> None:
         """Step 3: codes of the corpus, and the two tokenizers."""

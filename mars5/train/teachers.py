@@ -1,8 +1,9 @@
 """The teachers: speech synthesisers that run here without a network, and the speakers they play.
 
 A speaker is a teacher's voice with a body size (formants, moved by playing the samples faster or
-slower) and a pitch. The teacher is asked for a pace and a pitch that undo what the playback does to
-them, so that size, pitch and pace are free of each other: many speakers from a few voices.
+slower), a pitch and a tone (a random equaliser: voices and microphones differ so). The teacher is
+asked for a pace and a pitch that undo what the playback does to them, so that size, pitch and pace
+are free of each other: many speakers from a few voices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from mars5.errors import MissingExtraError, TrainError
 SAMPLE_RATE = 24_000
 LEAD_SECONDS, TAIL_SECONDS = 0.06, 0.12
 PACES = (0.9, 1.12)
+TONE_BANDS = (100, 250, 500, 1000, 1800, 3000, 4500, 6500, 9000)  # Hz
+TONE_DECIBELS = 4.0
 
 Phones = list[tuple[str, float]]
 Recording = tuple[np.ndarray, int, Phones]
@@ -43,6 +46,7 @@ class Speaker:
         size: formants are moved by this factor; above 1 for a smaller person.
         pitch: mean of the fundamental in Hz (flite only); None for the voice's own times `size`.
         spread: deviation of the fundamental in Hz (flite only); None for the voice's own.
+        tone: seed of the equaliser; None for none.
     """
 
     teacher: str
@@ -50,11 +54,13 @@ class Speaker:
     size: float = 1.0
     pitch: int | None = None
     spread: int | None = None
+    tone: int | None = None
 
     def __str__(self) -> str:
         pitch = "" if self.pitch is None else f",{self.pitch}Hz"
         spread = "" if self.spread is None else f",{self.spread}Hz"
-        return f"{self.teacher}:{self.voice}@{self.size:.2f}{pitch}{spread}"
+        tone = "" if self.tone is None else f",tone{self.tone}"
+        return f"{self.teacher}:{self.voice}@{self.size:.2f}{pitch}{spread}{tone}"
 
 
 def speak(text: str, speaker: Speaker, pace: float = 1.0) -> tuple[np.ndarray, Phones]:
@@ -68,8 +74,19 @@ def speak(text: str, speaker: Speaker, pace: float = 1.0) -> tuple[np.ndarray, P
     audio, phones = _cut(audio, rate, phones)
     # Played back `size` times faster: the samples are taken to be of a higher rate.
     audio = soxr.resample(audio, rate * speaker.size, SAMPLE_RATE)
+    if speaker.tone is not None:
+        audio = _toned(audio, speaker.tone)
     pcm = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
     return pcm, [(p, end / speaker.size) for p, end in phones]
+
+
+def _toned(audio: np.ndarray, tone: int) -> np.ndarray:
+    """Through an equaliser of random gains, without delay, as loud at its peak as before."""
+    gains = np.random.default_rng(tone).normal(0, TONE_DECIBELS, len(TONE_BANDS))
+    frequencies = np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE)
+    decibels = np.interp(np.log(frequencies + 1), np.log(TONE_BANDS), gains)
+    changed = np.fft.irfft(np.fft.rfft(audio) * 10 ** (decibels / 20), len(audio))
+    return changed * (np.abs(audio).max() / max(np.abs(changed).max(), 1e-9))
 
 
 def _cut(audio: np.ndarray, rate: int, phones: Phones) -> tuple[np.ndarray, Phones]:
@@ -110,6 +127,7 @@ KOKORO_SYMBOLS = {
 }  # fmt: skip
 KOKORO_FRAME = 600  # samples of one step of its durations
 KOKORO_DURATIONS = "/encoder/Clip_output_0"  # the graph's tensor of steps for each symbol
+KOKORO_LATE = 0.04  # seconds by which its clock is behind its sound
 
 
 def _kokoro(text: str, speaker: Speaker, pace: float) -> Recording:
@@ -124,7 +142,7 @@ def _kokoro(text: str, speaker: Speaker, pace: float) -> Recording:
     wave, steps = session.run(
         None, {"tokens": ids, "style": style, "speed": np.array([pace], np.float32)}
     )
-    ends = steps.ravel().cumsum() * KOKORO_FRAME / SAMPLE_RATE
+    ends = (steps.ravel().cumsum() * KOKORO_FRAME / SAMPLE_RATE - KOKORO_LATE).clip(min=0)
     named = zip(["pau", *symbols, "pau"], ends.tolist(), strict=True)
     pauses = dict.fromkeys(",.;:!?", "pau")
     phones = [(pauses.get(c, c), end) for c, end in named if c not in " ˈˌː"]
@@ -197,12 +215,21 @@ def plain_speaker(rng: random.Random) -> Speaker:
 
 # Mean pitch in Hz of flite's voices.
 FLITE_PITCH = {"slt": 172, "rms": 105, "awb": 130, "kal16": 105}
-PSEUDO_SPEAKERS, BLENDS = 400, 60
+PSEUDO_SPEAKERS, CROWD, BLENDS = 400, 1500, 60
 
 
 def pseudo_speaker(rng: random.Random) -> Speaker:
     """One of 400 people made from flite's voices by size and pitch."""
-    person = random.Random(f"pseudo/{rng.randrange(PSEUDO_SPEAKERS)}")
+    return _made_up(random.Random(f"pseudo/{rng.randrange(PSEUDO_SPEAKERS)}"))
+
+
+def crowd_speaker(rng: random.Random) -> Speaker:
+    """One of 1500 more, each with a tone of their own."""
+    person = random.Random(f"crowd/{rng.randrange(CROWD)}")
+    return replace(_made_up(person), tone=person.randrange(1 << 16))
+
+
+def _made_up(person: random.Random) -> Speaker:
     voice = person.choices(list(FLITE_PITCH), [0.3, 0.35, 0.25, 0.1])[0]
     size = round(person.uniform(0.82, 1.22), 2)
     pitch = FLITE_PITCH[voice] * size * person.uniform(0.8, 1.25)
@@ -225,5 +252,6 @@ CASTS: dict[str, Callable[[random.Random], Speaker]] = {
     "own": own_speaker,
     "plain": plain_speaker,
     "pseudo": pseudo_speaker,
+    "crowd": crowd_speaker,
     "kokoro": kokoro_speaker,
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mars5.codec import MelCodec
@@ -31,7 +31,7 @@ class Example:
         codes: (T, Q) int16.
         progress: (T,) float16, how far into `text` (0..1, in characters) the speech is at the
             middle of each frame, from the teacher's phone times.
-        delivered: (T, Q) int16, the codes upon the own voice's coarse ones (`delivery`), if made.
+        delivered: (T', Q) int16, the codes upon the own voice's coarse ones (`delivery`), if made.
     """
 
     text: str
@@ -98,7 +98,8 @@ def read_examples(paths: Iterable[Path], delivered: Path | None = None) -> list[
         lengths = [entry["frames"] for entry in entries]
         others: Sequence[Tensor | None] = [None] * len(entries)
         if delivered is not None and (delivered / path.name).exists():
-            others = load_file(delivered / path.name)["codes"].split(lengths)
+            with safe_open(delivered / path.name, "pt") as file:
+                others = file.get_tensor("codes").split(json.loads(file.metadata()["frames"]))
         parts = zip(entries, codes.split(lengths), progress.split(lengths), others, strict=True)
         examples += [Example(e["text"], e["speaker"], *tensors) for e, *tensors in parts]
     return examples
