@@ -15,16 +15,12 @@ from safetensors.torch import load_file, save_file
 from mars5 import Mars5TTS
 from mars5.ar.model import CodecLM
 from mars5.codec import MelCodec, MelCodecDims
-from mars5.config import ARDims
 from mars5.errors import TrainError
 from mars5.eval.lists import read_list
-from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
 from mars5.styles import StyleBank
-from mars5.tokenizers import TextTokenizer
-from mars5.train import ar, corpus, delivery, export, loop, nar, pieces, recipe, teachers
+from mars5.train import corpus, delivery, export, loop, pieces, recipe, teachers
 from mars5.train.__main__ import main
-from mars5.train.batching import Corpus
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import fit_finer, kmeans
 from mars5.train.corpus import make_shard, read_shard
@@ -34,7 +30,7 @@ from mars5.train.public_texts import read_fortunes, read_wordnet
 from mars5.train.recipe import SIZES, Size, Workshop
 from mars5.train.sentences import SentenceSource, normalise
 from mars5.train.teachers import CASTS, Speaker, kokoro_phonemes, speak
-from mars5.train.tokens import Example, read_examples, text_progress
+from mars5.train.tokens import read_examples, text_progress
 from mars5.train.transfer import load_weights
 from mars5.vocoder import VocoderDims
 
@@ -318,78 +314,6 @@ def test_finer_books_learn_what_is_left_of_other_coarse_codes() -> None:
     assert left() < before / 2
     assert torch.equal(codec.codebooks[0], first)
     assert not torch.equal(codec.codebooks[1], second)
-
-
-def _toy_corpus(text: TextTokenizer) -> Corpus:
-    return Corpus({"plain": _examples()}, text, {"plain": 1.0})
-
-
-def _examples(text: str = "ab cd") -> list[Example]:
-    generator = torch.Generator().manual_seed(5)
-    return [
-        Example(text, "x", torch.randint(1024, (n, 8), generator=generator).short(),
-                torch.linspace(0, 1, n).half())
-        for n in (10, 12, 14)
-    ]  # fmt: skip
-
-
-def test_ar_rows_hold_text_then_speech_then_the_end() -> None:
-    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
-    batches = ar.Batches(_toy_corpus(text), speech, 200, seed=1)
-    batch = next(iter(batches))
-    shift, end = len(text), len(text) + speech.end_id
-    for ids, targets, place in zip(batch.ids, batch.targets, batch.place, strict=True):
-        learned = targets[targets >= 0]
-        assert learned[-1] == end
-        assert (learned[:-1] >= shift).all()
-        start = int((targets >= 0).nonzero()[0])
-        assert ids[start] == text.end_id
-        assert torch.equal(ids[start + 1 : start + len(learned)], learned[:-1])
-        looked = place[place >= 0]
-        assert len(looked) == len(learned)
-        assert looked[-1] == start  # the end token looks at the end of the text
-
-
-def test_noise_replaces_speech_only() -> None:
-    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
-    batch = next(iter(ar.Batches(_toy_corpus(text), speech, 400, seed=1)))
-    noisy = ar.add_noise(batch, 1.0, torch.Generator().manual_seed(0))
-    is_text = batch.ids < len(text)
-    assert torch.equal(noisy[is_text], batch.ids[is_text])
-    assert (noisy[~is_text] >= len(text)).all()
-    assert not torch.equal(noisy[~is_text], batch.ids[~is_text])
-
-
-def test_guide_rewards_looking_at_the_right_text() -> None:
-    torch.manual_seed(0)
-    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
-    model = CodecLM(ARDims(len(text) + len(speech), 32, 2, 3, 48, 1, 64))
-    batch = next(iter(ar.Batches(_toy_corpus(text), speech, 400, seed=1)))
-    guide = ar.Guide(model)
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    values = []
-    for _ in range(30):
-        model(batch.ids, model.speaker_vector(batch.reference))
-        loss = guide.loss(batch)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        values.append(loss.item())
-    assert values[-1] < 0.5 * values[0]
-
-
-def test_nar_noise_leaves_what_is_known() -> None:
-    text = train_text(["ab cd"], 0)
-    batch = next(iter(nar.Batches(_toy_corpus(text), 400, seed=2)))
-    schedule = cosine_schedule(200)
-    t = torch.full((len(batch.codes),), 199)
-    x = nar.noised(batch, t, schedule, 1025, torch.Generator().manual_seed(0))
-    given = ~batch.learned
-    given[..., 0] = False  # the coarse codes of the new speech are slightly noised
-    assert torch.equal(x[given], batch.codes[given])
-    assert (x[batch.learned] != batch.codes[batch.learned]).float().mean() > 0.95
-    clean = nar.noised(batch, torch.zeros_like(t), schedule, 1025, torch.Generator())
-    assert (clean[batch.learned] == batch.codes[batch.learned]).float().mean() > 0.95
 
 
 def test_schedule_of_the_learning_rate(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +71,7 @@ class Run:
         self.seconds = 0.0
         self.step = 0
         self.seen = 0  # units of work: tokens, frames, samples
-        self._sums: defaultdict[str, float] = defaultdict(float)
-        self._tallied = 0
+        self._tallied: defaultdict[str, list[float]] = defaultdict(list)
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self._load()
@@ -107,17 +107,16 @@ class Run:
             optimiser.zero_grad(set_to_none=True)
 
     def tally(self, **figures: float) -> bool:
-        """Add up the figures of one step; true when it is time for a `note`."""
-        self._tallied += 1
+        """Keep the figures of one step; true when it is time for a `note`."""
         for name, value in figures.items():
-            self._sums[name] += value
+            self._tallied[name].append(value)
         return self.seconds - self._noted > NOTE_SECONDS
 
     def note(self, **figures: float) -> None:
         """Append the means of what was tallied, and `figures`, to the journal and to the log."""
-        figures = {name: value / self._tallied for name, value in self._sums.items()} | figures
-        self._sums.clear()
-        self._tallied, self._noted = 0, self.seconds
+        figures = {name: fmean(values) for name, values in self._tallied.items()} | figures
+        self._tallied.clear()
+        self._noted = self.seconds
         line = {"step": self.step, "minutes": round(self.seconds / 60, 2), "seen": self.seen}
         line |= {name: round(float(value), 4) for name, value in figures.items()}
         with self.journal.open("a", encoding="utf-8") as file:

@@ -27,6 +27,10 @@ DELIVERED_SHARE = 0.7  # of the examples that have another delivery too
 SHARES = {"own": 0.3, "plain": 0.12, "pseudo": 0.2, "crowd": 0.28, "kokoro": 0.1}
 SPEAKER_DROP = 0.1  # rows without a voice: what guidance subtracts
 COARSE_NOISE = 0.04  # the AR's codes are not perfect either
+# Real people are none of the teachers: what a voice is told by is made vague, so that one that was
+# never met is still near to some that were. Both are the most; each row draws its own.
+REFERENCE_NOISE = 0.15  # of the reference's codes
+VOICE_NOISE = 0.6  # of the speaker vectors' spread over the batch
 # Of codebooks 1 to 7 in the loss: what is heard of a word lies in the first ones.
 BOOK_WEIGHTS = (2.0, 1.5, 1.0, 0.75, 0.65, 0.6, 0.5)
 
@@ -114,17 +118,37 @@ def noised(
     return x
 
 
+def noised_reference(codes: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, R, Q) reference codes, some of them replaced."""
+    share = REFERENCE_NOISE * torch.rand(len(codes), 1, 1, generator=generator)
+    lose = torch.rand(codes.shape, generator=generator) < share
+    return torch.where(lose, torch.randint(CODEBOOK_SIZE, codes.shape, generator=generator), codes)
+
+
+def vague_voices(model: ResidualTransformer, batch: Batch, generator: torch.Generator) -> Tensor:
+    """(B, D) speaker vectors with noise in every direction; some rows get no voice."""
+    n = len(batch.reference)
+    speaker = model.speaker_vector(batch.reference, batch.reference_lengths)
+    strength = VOICE_NOISE * torch.rand(n, 1, generator=generator)
+    noise = strength * torch.randn(speaker.shape, generator=generator)
+    spread = speaker.detach().std(0, unbiased=False)
+    dropped = torch.rand(n, 1, generator=generator) < SPEAKER_DROP
+    return torch.where(
+        dropped.to(speaker.device),
+        model.no_speaker_vector(1).to(speaker.dtype),
+        speaker + noise.to(speaker) * spread,
+    )
+
+
 def losses(
     model: ResidualTransformer,
     batch: Batch,
+    speaker: Tensor,
     x: Tensor,
     t: Tensor,
     schedule: Schedule,
-    dropped: Tensor,
 ) -> Tensor:
-    """(n_learned,) cross-entropies in nats; `dropped` (B,) rows get no voice."""
-    speaker = model.speaker_vector(batch.reference, batch.reference_lengths)
-    speaker = torch.where(dropped[:, None], model.no_speaker_vector(1).to(speaker.dtype), speaker)
+    """(n_learned,) cross-entropies in nats, with speaker vectors (B, D) for the voices."""
     logits = model(batch.text, batch.text_lengths, speaker, x, t, batch.visible)
     kept = schedule.log_cumprod_alpha[t].exp()[:, None, None]
     evidence = torch.log1p(model.dims.n_classes * kept / (1 - kept).clamp(min=1e-6))
@@ -160,10 +184,11 @@ def train_nar(
         t = (torch.rand(n, generator=generator).sqrt() * len(schedule)).long()
         t = t.clamp(max=len(schedule) - 1)
         x = noised(batch, t, cpu_schedule, model.dims.n_classes, generator)
-        dropped = torch.rand(n, generator=generator) < SPEAKER_DROP
+        batch.reference = noised_reference(batch.reference, generator)
         moved = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            every = losses(model, moved, x.to(device), t.to(device), schedule, dropped.to(device))
+            speaker = vague_voices(model, moved, generator)
+            every = losses(model, moved, speaker, x.to(device), t.to(device), schedule)
             loss = by_book(every) @ weights
         run.update(loss)
         run.seen += int(batch.learned[..., 1].sum())
@@ -183,8 +208,9 @@ def evaluate(
     for batch in held_out:
         t = torch.full((len(batch.codes),), len(schedule) - 1)
         x = noised(batch, t, schedule.to("cpu"), model.dims.n_classes, generator).to(device)
-        moved, none = batch.to(device), torch.zeros(len(t), dtype=torch.bool, device=device)
-        every = losses(model, moved, x, t.to(device), schedule, none)
+        moved = batch.to(device)
+        speaker = model.speaker_vector(moved.reference, moved.reference_lengths)
+        every = losses(model, moved, speaker, x, t.to(device), schedule)
         found.append(by_book(every).cpu())
     model.train()
     per_book = torch.stack(found).mean(0)

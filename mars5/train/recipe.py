@@ -31,6 +31,7 @@ from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import fit_codec, fit_finer
 from mars5.train.corpus import make_corpus, read_shard
 from mars5.train.delivery import deliver_shard, delivered_shard
+from mars5.train.judges import Judges
 from mars5.train.loop import Run, initialise, start_from_codebook
 from mars5.train.pieces import joined, split
 from mars5.train.tokens import encode_shard, read_examples
@@ -184,13 +185,17 @@ class Workshop:
                 temporary.write_text(learned.to_text())
         return TextTokenizer.from_text(path.read_text()), train_speech([], 0)
 
-    def vocoder(self, minutes: float, rate: float = 1e-3, batch: int = 16) -> None:
-        """Step 5: train the vocoder for `minutes` in all."""
+    def vocoder(self, minutes: float, rate: float = 5e-4, batch: int = 8) -> None:
+        """Step 5: train the vocoder, and its judges, for `minutes` in all."""
         codec = self.codec().to(self.device)
         model = self.new_vocoder().to(self.device)
-        run = Run(self.folder, "vocoder", model, minutes, rate)
+        judges = Judges().to(self.device)
+        runs = (
+            Run(self.folder, "vocoder", model, minutes, rate),
+            Run(self.folder, "judges", judges, minutes, rate),
+        )
         cuts = Cuts(training(self._shards("corpus")), self.codec(), batch, self._fresh_seed())
-        train_vocoder(model, codec, run, cuts, self.device, self.seed)
+        train_vocoder(model, judges, codec, runs, cuts, self.device, self.seed)
 
     def ar(self, minutes: float, rate: float = 2.5e-3) -> None:
         """Step 6: train the AR for `minutes` in all."""

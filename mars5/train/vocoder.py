@@ -1,7 +1,8 @@
 """Step 5: train the Vocos vocoder to speak the codec's codes again.
 
-Losses are log-mel and multi-resolution spectra of 1 s cuts; no discriminator. A quarter of the
-batches hears only the first few codebooks, so that coarse codes alone can be vocoded too.
+Losses are log-mel and multi-resolution spectra of 1 s cuts and, after a while, the verdict of
+judges that learn beside it. A quarter of the batches hears only the first few codebooks, so that
+coarse codes alone can be vocoded too.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from mars5.codec import MelCodec
 from mars5.config import N_CODEBOOKS
 from mars5.train.batching import draw_cast
 from mars5.train.corpus import read_shard
+from mars5.train.judges import Judges
 from mars5.train.loop import Run
 from mars5.vocoder import Vocoder
 
-SHARES = {"own": 0.2, "plain": 0.45, "pseudo": 0.28, "kokoro": 0.07}
+SHARES = {"own": 0.3, "plain": 0.25, "pseudo": 0.15, "crowd": 0.2, "kokoro": 0.1}
 CUT_FRAMES = 36  # code frames of a training cut
 EDGE_FRAMES = 4  # not scored at both ends: the vocoder cannot see beyond the cut there
 SPECTRA = ((512, 120), (1024, 240), (2048, 480))
 MEL_WEIGHT = 2.0
+JUDGED_FROM = 0.1  # of the training time
+UNREAL_WEIGHT, UNLIKE_WEIGHT = 0.1, 0.5
 
 
 class Cuts:
@@ -76,21 +80,39 @@ def spectral_loss(said: Tensor, wanted: Tensor) -> Tensor:
 
 
 def train_vocoder(
-    vocoder: Vocoder, codec: MelCodec, run: Run, cuts: Cuts, device: torch.device, seed: int
+    vocoder: Vocoder,
+    judges: Judges,
+    codec: MelCodec,
+    runs: tuple[Run, Run],
+    cuts: Cuts,
+    device: torch.device,
+    seed: int,
 ) -> None:
-    """Train until the run's time is over."""
+    """Train both until the time of their runs, the vocoder's first, is over."""
+    run, judging = runs
     rng = random.Random(seed + run.step)
     edge = EDGE_FRAMES * codec.dims.stack * codec.dims.hop
     stream = iter(cuts)
-    for _ in run.steps():
+    for _ in zip(run.steps(), judging.steps(), strict=False):
         codes, wave = (x.to(device) for x in next(stream))
         books = N_CODEBOOKS if rng.random() < 0.75 else rng.randint(1, N_CODEBOOKS - 1)
         with torch.autocast(device.type, torch.bfloat16):
             said = vocoder(codes[..., :books])
         said, wave = said.float()[:, edge:-edge], wave[:, edge:-edge]
-        mel = F.l1_loss(codec.log_mel(said), codec.log_mel(wave))
-        spectra = spectral_loss(said, wave)
-        run.update(MEL_WEIGHT * mel + spectra)
+        figures = {
+            "mel": F.l1_loss(codec.log_mel(said), codec.log_mel(wave)),
+            "spectra": spectral_loss(said, wave),
+        }
+        loss = MEL_WEIGHT * figures["mel"] + figures["spectra"]
+        # Few books describe another sound than the wave's: nothing to be judged by it.
+        if run.progress > JUDGED_FROM and books == N_CODEBOOKS:
+            with torch.autocast(device.type, torch.bfloat16):
+                figures["judges"] = judges.loss(said, wave)
+            judging.update(figures["judges"])
+            with torch.autocast(device.type, torch.bfloat16):
+                figures["unreal"], figures["unlike"] = judges.verdict(said, wave)
+            loss = loss + UNREAL_WEIGHT * figures["unreal"] + UNLIKE_WEIGHT * figures["unlike"]
+        run.update(loss)
         run.seen += wave.numel()
-        if run.tally(mel=mel.item(), spectra=spectra.item()):
+        if run.tally(**{name: figure.item() for name, figure in figures.items()}):
             run.note()

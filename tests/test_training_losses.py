@@ -1,0 +1,148 @@
+"""What the trainings draw, hide and score, on a handful of examples."""
+
+from __future__ import annotations
+
+import torch
+
+from mars5.ar.model import CodecLM
+from mars5.config import ARDims, NARDims
+from mars5.nar.diffusion import cosine_schedule
+from mars5.nar.model import ResidualTransformer
+from mars5.tokenizers import TextTokenizer
+from mars5.train import ar, nar
+from mars5.train.batching import Corpus
+from mars5.train.bpe import train_speech, train_text
+from mars5.train.judges import Judges
+from mars5.train.tokens import Example
+
+
+def _toy_corpus(text: TextTokenizer) -> Corpus:
+    return Corpus({"plain": _examples()}, text, {"plain": 1.0})
+
+
+def _examples(text: str = "ab cd") -> list[Example]:
+    generator = torch.Generator().manual_seed(5)
+    return [
+        Example(text, "x", torch.randint(1024, (n, 8), generator=generator).short(),
+                torch.linspace(0, 1, n).half())
+        for n in (10, 12, 14)
+    ]  # fmt: skip
+
+
+def test_ar_rows_hold_text_then_speech_then_the_end() -> None:
+    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
+    batches = ar.Batches(_toy_corpus(text), speech, 200, seed=1)
+    batch = next(iter(batches))
+    shift, end = len(text), len(text) + speech.end_id
+    for ids, targets, place in zip(batch.ids, batch.targets, batch.place, strict=True):
+        learned = targets[targets >= 0]
+        assert learned[-1] == end
+        assert (learned[:-1] >= shift).all()
+        start = int((targets >= 0).nonzero()[0])
+        assert ids[start] == text.end_id
+        assert torch.equal(ids[start + 1 : start + len(learned)], learned[:-1])
+        looked = place[place >= 0]
+        assert len(looked) == len(learned)
+        assert looked[-1] == start  # the end token looks at the end of the text
+
+
+def test_noise_replaces_speech_only() -> None:
+    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
+    batch = next(iter(ar.Batches(_toy_corpus(text), speech, 400, seed=1)))
+    noisy = ar.add_noise(batch, 1.0, torch.Generator().manual_seed(0))
+    is_text = batch.ids < len(text)
+    assert torch.equal(noisy[is_text], batch.ids[is_text])
+    assert (noisy[~is_text] >= len(text)).all()
+    assert not torch.equal(noisy[~is_text], batch.ids[~is_text])
+
+
+def test_guide_rewards_looking_at_the_right_text() -> None:
+    torch.manual_seed(0)
+    text, speech = train_text(["ab cd"], 0), train_speech([], 0)
+    model = CodecLM(ARDims(len(text) + len(speech), 32, 2, 3, 48, 1, 64))
+    batch = next(iter(ar.Batches(_toy_corpus(text), speech, 400, seed=1)))
+    guide = ar.Guide(model)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    values = []
+    for _ in range(30):
+        model(batch.ids, model.speaker_vector(batch.reference))
+        loss = guide.loss(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        values.append(loss.item())
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_nar_noise_leaves_what_is_known() -> None:
+    text = train_text(["ab cd"], 0)
+    batch = next(iter(nar.Batches(_toy_corpus(text), 400, seed=2)))
+    schedule = cosine_schedule(200)
+    t = torch.full((len(batch.codes),), 199)
+    x = nar.noised(batch, t, schedule, 1025, torch.Generator().manual_seed(0))
+    given = ~batch.learned
+    given[..., 0] = False  # the coarse codes of the new speech are slightly noised
+    assert torch.equal(x[given], batch.codes[given])
+    assert (x[batch.learned] != batch.codes[batch.learned]).float().mean() > 0.95
+    clean = nar.noised(batch, torch.zeros_like(t), schedule, 1025, torch.Generator())
+    assert (clean[batch.learned] == batch.codes[batch.learned]).float().mean() > 0.95
+
+
+def test_noised_references_keep_most_codes() -> None:
+    codes = torch.full((64, 50, 8), 1024)  # of no book: whatever differs was replaced
+    noisy = nar.noised_reference(codes, torch.Generator().manual_seed(0))
+    replaced = (noisy != codes).float().mean((1, 2))
+    assert replaced.max() < nar.REFERENCE_NOISE + 0.05
+    assert abs(replaced.mean() - nar.REFERENCE_NOISE / 2) < 0.02
+    assert noisy[noisy != codes].max() < 1024
+
+
+def test_vague_voices_lie_around_the_voices() -> None:
+    torch.manual_seed(0)
+    text = train_text(["ab cd"], 0)
+    model = ResidualTransformer(NARDims(len(text), 1025, 32, 2, 1, 1, 1, 48, 16))
+    batch = next(iter(nar.Batches(_toy_corpus(text), 400, seed=2)))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        clean = model.speaker_vector(batch.reference, batch.reference_lengths)
+        drawn = torch.stack([nar.vague_voices(model, batch, generator) for _ in range(400)])
+        nobody = model.no_speaker_vector(1)
+    left_out = (drawn == nobody).all(-1)
+    assert abs(left_out.float().mean() - nar.SPEAKER_DROP) < 0.03
+    off = torch.where(left_out[..., None], 0, drawn - clean)
+    spread = clean.std(0, unbiased=False)
+    assert (off.mean((0, 1)).abs() < 0.1 * spread).all()
+    strength = (off / spread).square().mean().sqrt() / (1 - nar.SPEAKER_DROP) ** 0.5
+    assert abs(strength - nar.VOICE_NOISE / 3**0.5) < 0.03
+
+
+def test_judges_learn_what_is_real() -> None:
+    torch.manual_seed(0)
+    judges = Judges()
+    real = torch.sin(torch.arange(8192) * torch.rand(4, 1))
+    made = 0.3 * torch.randn(4, 8192)
+    optimiser = torch.optim.Adam(judges.parameters(), 3e-3)
+    losses = []
+    for _ in range(12):
+        loss = judges.loss(made, real)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    unreal, unlike = judges.verdict(made, real)
+    none, nothing = judges.verdict(real, real)
+    assert unreal > none
+    assert unlike > nothing == 0
+
+
+def test_a_verdict_teaches_the_vocoder_alone() -> None:
+    torch.manual_seed(0)
+    judges = Judges()
+    said = torch.randn(1, 4096, requires_grad=True)
+    sum(judges.verdict(said, torch.randn(1, 4096))).backward()
+    assert said.grad is not None
+    assert said.grad.abs().sum() > 0
+    assert all(p.grad is None and p.requires_grad for p in judges.parameters())
+    judges.loss(said, torch.randn(1, 4096)).backward()
+    assert all(p.grad is not None for p in judges.parameters())
