@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
+import numpy as np
 import torch
 
 from mars5.ar.model import CodecLM
@@ -10,9 +14,10 @@ from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
 from mars5.tokenizers import TextTokenizer
 from mars5.train import ar, nar
-from mars5.train.batching import Corpus
+from mars5.train.batching import ROOM_SHARE, Corpus
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.judges import Judges
+from mars5.train.rooms import in_a_room
 from mars5.train.tokens import Example
 
 
@@ -23,7 +28,7 @@ def _toy_corpus(text: TextTokenizer) -> Corpus:
 def _examples(text: str = "ab cd") -> list[Example]:
     generator = torch.Generator().manual_seed(5)
     return [
-        Example(text, "x", torch.randint(1024, (n, 8), generator=generator).short(),
+        Example(text, "x", *torch.randint(1024, (2, n, 8), generator=generator).short(),
                 torch.linspace(0, 1, n).half())
         for n in (10, 12, 14)
     ]  # fmt: skip
@@ -146,3 +151,32 @@ def test_a_verdict_teaches_the_vocoder_alone() -> None:
     assert all(p.grad is None and p.requires_grad for p in judges.parameters())
     judges.loss(said, torch.randn(1, 4096)).backward()
     assert all(p.grad is not None for p in judges.parameters())
+
+
+def test_a_room_adds_a_tail_and_noise(speechlike: np.ndarray) -> None:
+    click = np.zeros(24_000, dtype=np.float32)
+    click[2_000] = 1.0
+    for seed in range(8):
+        heard = in_a_room(click, np.random.default_rng(seed))
+        assert heard.shape == click.shape
+        assert abs(int(np.abs(heard).argmax()) - 2_000) < 10  # without delay, narrow or not
+        late = np.square(heard[2_100:6_000]).mean()
+        assert late > np.square(heard[20_000:]).mean() > 0
+    one, same = (in_a_room(speechlike, np.random.default_rng(1)) for _ in range(2))
+    assert np.array_equal(one, same)
+    assert 0.5 < np.square(one).mean() / np.square(speechlike).mean() < 2
+
+
+def test_references_are_often_in_rooms() -> None:
+    examples = [replace(e, roomy=e.codes + 1) for e in _examples()]
+    corpus = Corpus({"plain": examples}, train_text(["ab cd"], 0), {"plain": 1.0})
+    rng = random.Random(0)
+    drawn = [corpus.reference([examples[0]], rng) for _ in range(300)]
+    clean = {tuple(e.codes[0].tolist()) for e in examples}
+    roomy = sum(tuple(codes[0].tolist()) not in clean for codes in drawn)
+    assert abs(roomy / 300 - ROOM_SHARE) < 0.1
+    given = nar.Batches(corpus, 400, seed=2)
+    rows = [given._row() for _ in range(200)]
+    starts = [tuple(row.codes[0].tolist()) in clean for row in rows if row.n_given]
+    assert 0.3 < sum(starts) / len(starts) < 0.7  # what is given of a deep clone, too
+    assert all(tuple(row.codes[row.n_given].tolist()) in clean for row in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from mars5.tokenizers import TextTokenizer
 from mars5.train.tokens import Example
 
 REFERENCE_FRAMES = 110
+ROOM_SHARE = 0.5
 POOL = 16  # batches sorted by length together
 
 
@@ -84,11 +86,16 @@ class Corpus:
         """An utterance of the same speaker."""
         return rng.choice(self._mates[example.speaker])
 
+    @staticmethod
+    def recorded(example: Example, rng: random.Random) -> Example:
+        """An utterance as a user may have it: often in some room."""
+        return replace(example, codes=example.roomy) if rng.random() < ROOM_SHARE else example
+
     def reference(self, parts: list[Example], rng: random.Random) -> Tensor:
         """(R, Q) codes of the speaker; in half of the pairs the first part, as in a deep clone."""
         if len(parts) > 1 and rng.random() < 0.5:
             return parts[0].codes.long()
-        codes = self.mate(parts[-1], rng).codes.long()
+        codes = self.recorded(self.mate(parts[-1], rng), rng).codes.long()
         start = rng.randrange(max(len(codes) - REFERENCE_FRAMES, 0) + 1)
         return codes[start : start + REFERENCE_FRAMES]
 

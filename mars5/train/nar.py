@@ -71,9 +71,11 @@ class Batches:
         return map(_collate, groups)
 
     def _row(self) -> Row:
-        parts = self.corpus.draw(self.rng, PAIR_SHARE)
+        *before, spoken = self.corpus.draw(self.rng, PAIR_SHARE)
+        before = [self.corpus.recorded(part, self.rng) for part in before]
+        parts = [*before, spoken]
         *given, last = (part.codes for part in parts)
-        other = parts[-1].delivered
+        other = spoken.delivered
         if other is not None and self.rng.random() < DELIVERED_SHARE:
             last = other
         codes = torch.cat([*given, last]).long()

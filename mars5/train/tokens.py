@@ -10,7 +10,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -19,6 +21,7 @@ from torch import Tensor
 from mars5.codec import MelCodec
 from mars5.files import replacing
 from mars5.train.corpus import read_shard
+from mars5.train.rooms import in_a_room
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Example:
         text: what is said.
         speaker: utterances of one speaker may stand in for each other.
         codes: (T, Q) int16.
+        roomy: (T, Q) int16, the codes of the same in some room.
         progress: (T,) float16, how far into `text` (0..1, in characters) the speech is at the
             middle of each frame, from the teacher's phone times.
         delivered: (T', Q) int16, the codes upon the own voice's coarse ones (`delivery`), if made.
@@ -37,6 +41,7 @@ class Example:
     text: str
     speaker: str
     codes: Tensor
+    roomy: Tensor
     progress: Tensor
     delivered: Tensor | None = None
 
@@ -45,15 +50,21 @@ def encode_shard(codec: MelCodec, shard: Path, target: Path) -> None:
     """Write the codes of a corpus shard, unless they exist already."""
     if target.exists():
         return
-    entries, codes, progress = [], [], []
+    entries: list[dict[str, object]] = []
+    codes: list[Tensor] = []
+    roomy: list[Tensor] = []
+    progress: list[Tensor] = []
+    rng = np.random.default_rng(crc32(shard.name.encode()))
     for utterance, pcm in read_shard(shard):
-        wave = torch.from_numpy(pcm).float()[None] / 32768
-        codes.append(codec.encode(wave)[0].to(torch.int16))
+        wave = pcm.astype(np.float32) / 32768
+        for found, recording in ((codes, wave), (roomy, in_a_room(wave, rng))):
+            found.append(codec.encode(torch.from_numpy(recording)[None])[0].to(torch.int16))
         middles = (torch.arange(len(codes[-1])) + 0.5) / codec.frame_rate
         progress.append(text_progress(utterance.text, utterance.phones, middles).half())
         facts = {"text": utterance.text, "speaker": utterance.speaker}
         entries.append(facts | {"frames": len(codes[-1])})
-    tensors = {"codes": torch.cat(codes), "progress": torch.cat(progress)}
+    parts = {"codes": codes, "roomy": roomy, "progress": progress}
+    tensors = {name: torch.cat(each) for name, each in parts.items()}
     with replacing(target) as temporary:
         save_file(tensors, temporary, {"utterances": json.dumps(entries)})
 
@@ -94,12 +105,13 @@ def read_examples(paths: Iterable[Path], delivered: Path | None = None) -> list[
     for path in paths:
         with safe_open(path, "pt") as file:
             entries = json.loads(file.metadata()["utterances"])
-            codes, progress = file.get_tensor("codes"), file.get_tensor("progress")
+            tensors = [file.get_tensor(name) for name in ("codes", "roomy", "progress")]
         lengths = [entry["frames"] for entry in entries]
         others: Sequence[Tensor | None] = [None] * len(entries)
         if delivered is not None and (delivered / path.name).exists():
             with safe_open(delivered / path.name, "pt") as file:
                 others = file.get_tensor("codes").split(json.loads(file.metadata()["frames"]))
-        parts = zip(entries, codes.split(lengths), progress.split(lengths), others, strict=True)
-        examples += [Example(e["text"], e["speaker"], *tensors) for e, *tensors in parts]
+        split = (tensor.split(lengths) for tensor in tensors)
+        parts = zip(entries, *split, others, strict=True)
+        examples += [Example(e["text"], e["speaker"], *each) for e, *each in parts]
     return examples
