@@ -22,14 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mars5.commands import styles
-from mars5.commands.arguments import (
-    AUDIO_SUFFIXES,
-    BROKEN_PIPE,
-    FAILED,
-    INTERRUPTED,
-    STANDARD,
-    build_parser,
-)
+from mars5.commands.arguments import build_parser
+from mars5.commands.options import AUDIO_SUFFIXES, BROKEN_PIPE, FAILED, INTERRUPTED, STANDARD
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError, Mars5Error, TextError
 from mars5.text import MAX_TEXT, check_speakable

@@ -25,7 +25,7 @@ from mars5 import Voice, __version__, hub
 from mars5.audio import write_audio
 from mars5.cli import main
 from mars5.commands import doctor
-from mars5.commands.arguments import AUDIO_SUFFIXES
+from mars5.commands.options import AUDIO_SUFFIXES
 from mars5.engine import Engine
 from mars5.tts import Mars5TTS
 
