@@ -40,6 +40,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "timesteps": (1, 200),
     "x_0_temp": (0.01, 10.0),
     "q0_override_steps": (0, 200),
+    "nar_settle_step": (0, 200),
     "nar_guidance_w": (-20.0, 20.0),
     "max_prompt_dur": (0.1, 60.0),
     "generate_max_len_override": (-1, 100_000),
@@ -67,6 +68,9 @@ class InferenceConfig:
         timesteps: diffusion steps visited; at the model's own number the exact law runs.
         x_0_temp: divisor of the NAR's logits.
         q0_override_steps: above this step the coarse codes are shown to the NAR without noise.
+        nar_settle_step: at the first visited step below this one the codes are drawn no more: they
+            become those nearest to the expected sound (`mars5.nar.settle`), and the walk is over.
+            Clearer words from a small model, in fewer steps; 0 draws them all, the published law.
         nar_guidance_w: classifier-free guidance weight; 1 turns the second pass off.
         max_prompt_dur: seconds; a longer reference draws a warning.
         generate_max_len_override: most ids in all, prompt included; at most 1 means 2000.
@@ -96,6 +100,7 @@ class InferenceConfig:
     timesteps: int = 200
     x_0_temp: float = 0.7
     q0_override_steps: int = 20
+    nar_settle_step: int = 0
     nar_guidance_w: float = 3
     max_prompt_dur: float = 12
     generate_max_len_override: int = -1

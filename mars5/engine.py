@@ -22,12 +22,13 @@ from mars5.codec import Codec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, InferenceConfig, ModelConfig, check_settings
 from mars5.device import memory_errors
 from mars5.errors import ConfigError, GenerationError, TextError
-from mars5.nar.decode import Known, denoise
+from mars5.nar.decode import Known, denoise, steps_made
 from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.draws import Source
 from mars5.nar.estimate import Estimator
 from mars5.nar.graph import GraphedDecoder
 from mars5.nar.model import ResidualTransformer
+from mars5.nar.settle import Settling
 from mars5.progress import shown
 from mars5.prompt import Prompt, build_prompt, joint_vocabulary, speech_codes
 from mars5.speech import Speech, inaudible
@@ -132,7 +133,7 @@ class Engine:
         coarse = self.coarse(task, list(shown(ids, progress, "coarse codes", None)))
         estimator, known = self.refinement(task, coarse)
         steps = self.denoise(estimator, known, task.cfg, task.generator)
-        *_, codes = shown(steps, progress, "all codebooks", task.cfg.timesteps)
+        *_, codes = shown(steps, progress, "all codebooks", len(self.nar_steps(task.cfg)))
         return self.speech(task, coarse, codes[0])
 
     def settings_for(self, voice: Voice, cfg: InferenceConfig | None) -> InferenceConfig:
@@ -270,9 +271,15 @@ class Engine:
         self, estimator: Estimator, known: Known, cfg: InferenceConfig, generator: Source
     ) -> Iterator[Tensor]:
         """The codes (B, L, Q) after each step of the diffusion."""
-        return denoise(
-            estimator, known, self.schedule, cfg.timesteps, cfg.q0_override_steps, generator
-        )
+        settling = None
+        if cfg.nar_settle_step:
+            settling = Settling(cfg.nar_settle_step, self.vocoder.books)
+        steps = cfg.timesteps, cfg.q0_override_steps
+        return denoise(estimator, known, self.schedule, *steps, generator, settling)
+
+    def nar_steps(self, cfg: InferenceConfig) -> list[int]:
+        """The diffusion steps at which the NAR is asked."""
+        return steps_made(len(self.schedule), cfg.timesteps, cfg.nar_settle_step)
 
     def speech(self, task: Task, coarse: Coarse, codes: Tensor) -> Speech:
         """The result for all codes (L, Q) of the NAR's decoder, a reference in front included.

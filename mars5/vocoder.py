@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mars5.config import CODEBOOK_SIZE
+from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
 from mars5.errors import CheckpointError
 from mars5.fourier import InverseSTFT
 
@@ -92,6 +92,11 @@ class Vocoder(nn.Module):
         self.head = Head(dims)
         self.register_buffer("table", torch.zeros(rows, dims.channels * dims.stack))
         self.table: Tensor
+
+    @property
+    def books(self) -> Tensor:
+        """(8, 1024, channels * stack): the vectors of all codes, book by book."""
+        return self.table[: N_CODEBOOKS * CODEBOOK_SIZE].unflatten(0, (N_CODEBOOKS, CODEBOOK_SIZE))
 
     def features(self, codes: Tensor) -> Tensor:
         """Codes (B, T, Q) -> (B, channels, T * stack): the sum of the vectors of Q books.

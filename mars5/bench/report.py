@@ -14,6 +14,7 @@ from mars5.errors import ConfigError
 from mars5.eval.extra import extra
 from mars5.eval.report import PLOTS, aligned
 from mars5.files import replacing
+from mars5.nar.decode import steps_made
 
 Figures = dict[str, Any]
 GIB = 2**30
@@ -86,14 +87,22 @@ class Report:
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot write the plot {path}: {error}") from error
 
+    @property
+    def passes(self) -> dict[str, int]:
+        """Steps that each profile makes until the codes have settled."""
+        return {
+            name: len(steps_made(self.schedule, steps, self.plan.settle_step))
+            for name, steps in self.plan.profiles.items()
+        }
+
     def _figures(self, of: Callable[[Taken], float]) -> Figures:
         times, counts, plan = self.times, self.counts, self.plan
         token, byte, flop = of(times.token), of(times.byte), of(times.flop)
         laws = {"exact": of(times.exact), "strided": of(times.strided)}
         ar = of(times.first) + (counts.tokens - 1) * token
         seconds = {}
-        for name, steps in plan.profiles.items():
-            law = "exact" if steps == self.schedule else "strided"
+        for name, steps in self.passes.items():
+            law = "exact" if plan.profiles[name] == self.schedule else "strided"
             seconds[name] = {"AR": ar, "NAR": steps * laws[law], "vocoder": of(times.vocoder)}
         figures: Figures = {
             "load_seconds": None if plan.has_random_weights else of(times.load),
@@ -126,7 +135,7 @@ class Report:
             return seconds / self.plan.seconds
 
         fast = figures["real_time_factor"]
-        equal = {name: scaled(steps) for name, steps in self.plan.profiles.items()}
+        equal = {name: scaled(steps) for name, steps in self.passes.items()}
         return {
             "scaled_from": {"tokens": naive.TOKENS, "steps": naive.STEPS},
             "token_seconds": token,
@@ -169,7 +178,7 @@ class Report:
         yield f"naive: ms/step ({timed['steps']} timed)", f"{1000 * f['step_seconds']:.1f}"
         yield "AR: times as fast as naive", f"{f['token_times_as_fast']:.1f}"
         yield "NAR: times as fast as naive, exact law", f"{f['step_times_as_fast']:.1f}"
-        for name, steps in self.plan.profiles.items():
+        for name, steps in self.passes.items():
             both = f"both with {steps} steps, naive scaled"
             yield f"times as fast as naive, {name}: {both}", f"{f['times_as_fast'][name]:.1f}"
         for name, ratio in f["times_as_fast_as_all_steps"].items():

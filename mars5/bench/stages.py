@@ -42,6 +42,7 @@ class Plan:
     Attributes:
         seconds: of the utterance.
         profiles: diffusion steps of each, by name.
+        settle_step: `nar_settle_step` of the settings.
         deep: whether to continue the reference.
         tokens, steps: of AR and NAR that are timed; the rest of the utterance is extrapolated.
         repeats: of each measurement; their median counts.
@@ -53,6 +54,7 @@ class Plan:
 
     seconds: float = 5.0
     profiles: Mapping[str, int] = field(default_factory=dict)
+    settle_step: int = 0
     deep: bool = False
     tokens: int = 48
     steps: int = 4

@@ -20,6 +20,7 @@ from mars5 import __version__, hub
 from mars5.errors import HubError, Mars5Error
 
 if TYPE_CHECKING:
+    from mars5.profiles import Profile
     from mars5.tts import Mars5TTS
 
 PACKAGES = ("torch", "torchaudio", "encodec", "vocos", "huggingface_hub")
@@ -154,12 +155,17 @@ def _speed(system: Mars5TTS) -> Iterator[Fact]:
 
     speed = measure(system.engine)
     yield Fact("speed", f"AR {1 / speed.ar_frame:.0f} frames/s, {speed.frame_rate:g} a second")
-    own = system.default_config.timesteps
-    steps = {name: profile.settings.get("timesteps", own) for name, profile in PROFILES.items()}
-    times = ", ".join(f"{name} {speed.real_time_factor(n):.2g}" for name, n in steps.items())
+    times = ", ".join(
+        f"{name} {speed.real_time_factor(_passes(system, profile)):.2g}"
+        for name, profile in PROFILES.items()
+    )
     yield Fact("real time", f"seconds for a second of speech, this model, by profile: {times}")
     profile = recommend(speed)
     yield Fact("profile", f"{profile.name} is recommended: {profile.reason}")
+
+
+def _passes(system: Mars5TTS, profile: Profile) -> int:
+    return len(system.engine.nar_steps(profile.config(system.config)))
 
 
 def _sha256_start(path: Path) -> str:

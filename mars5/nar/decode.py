@@ -8,7 +8,7 @@ that a caller can show progress or stop.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -30,6 +30,7 @@ from mars5.nar.diffusion import (
 from mars5.nar.draws import Draws, Source
 from mars5.nar.estimate import Estimator, stack_estimators
 from mars5.nar.model import Grid
+from mars5.nar.settle import Settling, clean_posterior, settled
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,13 @@ def strided_grid(schedule_steps: int, visited: int) -> list[int]:
     return [*spread, -1]
 
 
+def steps_made(schedule_steps: int, visited: int, settle_step: int = 0) -> list[int]:
+    """The steps at which the network is asked: those visited, up to the one that settles all."""
+    visits = strided_grid(schedule_steps, visited)[:-1]
+    drawn = sum(t >= settle_step for t in visits)
+    return visits[: drawn + 1]
+
+
 def initial_codes(known: Known, n_classes: int, draws: Draws) -> Tensor:
     """Known codes where given, uniform noise elsewhere; drawn for frames not known in full."""
     fresh = ~known.mask.all(-1)
@@ -135,6 +143,7 @@ def denoise(
     visited: int,
     q0_override_steps: int,
     generator: Source = None,
+    settling: Settling | None = None,
 ) -> Iterator[Tensor]:
     """Yield the codes (B, L, Q) after each of `visited` steps, the last ones clean.
 
@@ -144,10 +153,16 @@ def denoise(
         q0_override_steps: above this step, known L0 codes are shown without noise.
         generator: source of randomness on the CPU, for all rows or one for each; None is torch's
             global one.
+        settling: how to end the walk by expectation; None draws all codes.
     """
     if visited == len(schedule):
         return denoise_exact(
-            estimator, known, schedule, q0_override_steps=q0_override_steps, generator=generator
+            estimator,
+            known,
+            schedule,
+            q0_override_steps=q0_override_steps,
+            generator=generator,
+            settling=settling,
         )
     return denoise_strided(
         estimator,
@@ -156,6 +171,7 @@ def denoise(
         visited,
         q0_override_steps=q0_override_steps,
         generator=generator,
+        settling=settling,
     )
 
 
@@ -167,6 +183,7 @@ def denoise_exact(
     *,
     q0_override_steps: int,
     generator: Source = None,
+    settling: Settling | None = None,
     resampling: Resampling | None = None,
     allow_padding: bool = False,
 ) -> Iterator[Tensor]:
@@ -192,6 +209,9 @@ def denoise_exact(
             x = _renoise(x, t, schedule, jumps, progress, n_classes, draws)
             continue
         progress = (0.0 if progress > jumps.times else progress) + 1 / jumps.length
+        if settling is not None and t < settling.step:
+            yield _settled(estimator, x, t, known, grid, schedule, settling)
+            return
         log_x0 = estimator(x, t)
         if t == 0:
             _check_finite(log_x0, estimator)
@@ -217,14 +237,18 @@ def denoise_strided(
     *,
     q0_override_steps: int,
     generator: Source = None,
+    settling: Settling | None = None,
 ) -> Iterator[Tensor]:
     """The strided law over `visited` steps; yields (B, L, Q) after each. Never ends on padding."""
     n_classes, grid = estimator.model.dims.n_classes, known.unknown()
     draws = Draws(generator, _lengths(estimator, known), known.codes.device)
     x = initial_codes(known, n_classes, draws)
-    order = strided_grid(len(schedule), visited)
-    estimator = estimator.ahead(order[:-1], grid)
-    for t, s in pairwise(order):
+    asked = steps_made(len(schedule), visited, 0 if settling is None else settling.step)
+    estimator = estimator.ahead(asked, grid)
+    for t, s in pairwise(strided_grid(len(schedule), visited)):
+        if settling is not None and t < settling.step:
+            yield _settled(estimator, x, t, known, grid, schedule, settling)
+            return
         log_r = estimator(x, t)
         if s < 0:
             _check_finite(log_r, estimator)
@@ -240,6 +264,22 @@ def denoise_strided(
             given = torch.where(keep, known.codes, noise)
         x = _merged(x, known, grid, drawn, given, t > q0_override_steps)
         yield x
+
+
+def _settled(
+    estimator: Estimator,
+    x: Tensor,
+    t: int,
+    known: Known,
+    grid: Grid,
+    schedule: Schedule,
+    settling: Settling,
+) -> Tensor:
+    """The clean codes by what is expected at step t; beliefs count as they are, not sharpened."""
+    log_r = replace(estimator, temperature=1.0)(x, t)
+    _check_finite(log_r, estimator)
+    belief = clean_posterior(log_r, grid.take(x), t, schedule)
+    return settled(belief, known.codes, known.mask, grid, settling.books)
 
 
 def _lengths(estimator: Estimator, known: Known) -> list[int]:

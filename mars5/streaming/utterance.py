@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mars5.config import N_CODEBOOKS
 from mars5.engine import Coarse, Engine, Task
-from mars5.nar.decode import Known, strided_grid
+from mars5.nar.decode import Known
 from mars5.prompt import Prompt, speech_codes
 from mars5.speech import inaudible
 from mars5.streaming.edges import Edges, cross_fade
@@ -148,7 +148,7 @@ class _Wave:
     ) -> None:
         self._engine, self._task = engine, task
         self._refinement, self._check = refinement, check
-        steps = strided_grid(len(engine.schedule), task.cfg.timesteps)[:-1]
+        steps = engine.nar_steps(task.cfg)
         self._estimator = engine.estimator(task).ahead(steps)  # all chunks have the same text
         self.finished = torch.zeros(0, N_CODEBOOKS, dtype=torch.int64)
         self._given = 0  # frames
