@@ -132,6 +132,8 @@ class InferenceConfig:
     def with_steps(self, profile: str) -> InferenceConfig:
         """These settings with the `timesteps` of a profile: exact, balanced, fast or draft.
 
+        Codes that settle early (`nar_settle_step`) do so in each of them.
+
         Raises:
             ConfigError: no profile of that name.
         """

@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "timesteps": 16,
     "x_0_temp": 0.2,
     "q0_override_steps": 0,
-    "nar_settle_step": 150,  # a quarter of the way
+    "nar_settle_step": 200,  # at once: its draws of the finer books cost words
     "nar_guidance_w": 1.0,
     "deep_clone": False,
     "generate_max_len_override": 700,
