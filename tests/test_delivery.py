@@ -91,15 +91,18 @@ def test_the_nar_learns_both_ways_of_saying_it(
 ) -> None:
     generator = torch.Generator().manual_seed(5)
     shard = tmp_path / "tokens.safetensors"
-    true, other = (torch.randint(1024, (n, 8), generator=generator).short() for n in (22, 25))
+    true, roomy, other = (
+        torch.randint(1024, (n, 8), generator=generator).short() for n in (22, 22, 25)
+    )
     entries = '[{"text": "ab", "speaker": "x", "frames": 10}, {"text": "cd", "speaker": "x", '
     facts = {"utterances": entries + '"frames": 12}]'}
-    save_file({"codes": true, "progress": torch.zeros(22).half()}, shard, facts)
+    save_file({"codes": true, "roomy": roomy, "progress": torch.zeros(22).half()}, shard, facts)
     (tmp_path / "delivered").mkdir()
     lengths = {"frames": "[14, 11]"}
     save_file({"codes": other}, tmp_path / "delivered" / shard.name, lengths)
     examples = read_examples([shard], tmp_path / "delivered")
     assert torch.equal(examples[1].codes, true[10:])
+    assert torch.equal(examples[1].roomy, roomy[10:])
     assert examples[1].delivered is not None
     assert torch.equal(examples[1].delivered, other[14:])
     assert all(example.delivered is None for example in read_examples([shard]))

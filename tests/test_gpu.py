@@ -17,6 +17,7 @@ from mars5.nar.decode import Known, denoise
 from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.estimate import Estimator
 from mars5.nar.graph import GraphedDecoder
+from mars5.nar.settle import Settling
 
 pytestmark = [
     pytest.mark.gpu,
@@ -45,8 +46,13 @@ def test_float32_on_cuda_equals_the_cpu(
     assert (a[:10] == b[:10]).float().mean() > 0.8  # rounding may tip a choice
 
 
+@pytest.mark.parametrize("settle_step", [0, 120])
 @pytest.mark.parametrize("visited", [4, 200])
-def test_graphs_of_the_nar_equal_its_plain_steps(visited: int, tiny_folder: Path) -> None:
+def test_graphs_of_the_nar_equal_its_plain_steps(
+    visited: int, settle_step: int, tiny_folder: Path
+) -> None:
+    books = torch.randn(8, 1024, 6, generator=torch.Generator().manual_seed(2)).to("cuda")
+    settling = Settling(settle_step, books) if settle_step else None
     nar = Mars5TTS.from_pretrained(tiny_folder, device="cuda", dtype=torch.float32).nar
     decoder = GraphedDecoder(nar)
     schedule = cosine_schedule(200).to("cuda")
@@ -58,7 +64,8 @@ def test_graphs_of_the_nar_equal_its_plain_steps(visited: int, tiny_folder: Path
         found = []
         for one in (plain, replace(plain, decode=decoder)):
             generator = torch.Generator().manual_seed(1)
-            steps = denoise(one, Known.from_coarse(coarse), schedule, visited, 3, generator)
+            known = Known.from_coarse(coarse)
+            steps = denoise(one, known, schedule, visited, 3, generator, settling)
             *_, codes = steps
             found.append(codes)
         assert (found[0] == found[1]).float().mean() > 0.95  # rounding may tip a choice
