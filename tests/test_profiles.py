@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from mars5 import InferenceConfig, Mars5TTS, Voice
 from mars5.commands.speed import Speed, measure, recommend
 from mars5.config import STEP_PROFILES
+from mars5.engine import Engine
 from mars5.errors import ConfigError
 from mars5.profiles import (
     NAMES,
@@ -163,3 +167,24 @@ def test_measure_fills_everything(tiny: Mars5TTS) -> None:
     assert found.nar_frame > 0
     assert found.ar_parameters == sum(p.numel() for p in tiny.ar.parameters())
     assert found.passes == 2
+
+
+def test_measure_counts_the_steps_that_it_makes(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a checkpoint whose codes settle at once."""
+    engine = Mars5TTS.from_pretrained(tiny_folder, device="cpu").engine
+    settles = {**engine.config.defaults, "nar_settle_step": 200}
+    engine.config = replace(engine.config, defaults=settles)
+    made: list[int] = []
+    whole = Engine.denoise
+
+    def counted(self: Engine, *given: Any) -> Iterator[torch.Tensor]:
+        made.append(0)
+        for codes in whole(self, *given):
+            made[-1] += 1
+            yield codes
+
+    monkeypatch.setattr(Engine, "denoise", counted)
+    measure(engine)
+    assert set(made) == {2}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from mars5.config import N_CODEBOOKS, NARDims
 from mars5.nar.decode import Known, denoise, stack, steps_made
 from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.estimate import Estimator
-from mars5.nar.model import ResidualTransformer
+from mars5.nar.model import Conditions, ResidualTransformer
 from mars5.nar.settle import Settling, clean_posterior, settled
 
 SCHEDULE = cosine_schedule(200)
@@ -108,3 +110,19 @@ def test_settling_in_a_batch_is_settling_alone() -> None:
     for i, (item, row) in enumerate(zip(items, together, strict=True)):
         *_, alone = denoise(*item, SCHEDULE, 6, 0, seeded(i), settling)
         assert torch.equal(row[: alone.shape[1]], alone[0])
+
+
+@pytest.mark.parametrize("visited", [12, len(SCHEDULE)])
+def test_nothing_is_computed_for_steps_that_are_not_made(
+    visited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+    conditions = Estimator.conditions
+
+    def counted(self: Estimator, steps: Sequence[int]) -> list[Conditions]:
+        prepared.extend(steps)
+        return conditions(self, steps)
+
+    monkeypatch.setattr(Estimator, "conditions", counted)
+    list(denoise(estimator(), KNOWN, SCHEDULE, visited, 0, seeded(1), Settling(150, BOOKS)))
+    assert prepared == steps_made(len(SCHEDULE), visited, 150)

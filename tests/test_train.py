@@ -87,6 +87,9 @@ def test_recipe_runs_resumes_and_speaks(toy: None, tmp_path: Path) -> None:
     assert len(list((tmp_path / "delivered").iterdir())) == 2  # the pseudo-speakers' shards
     for name in ("vocoder", "ar", "nar"):
         _train_twice(shop, name)
+    clocks = [torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("vocoder", "judges")]
+    assert clocks[0]["seconds"] == clocks[1]["seconds"] > 0
+    assert clocks[0]["step"] == clocks[1]["step"]
     system = Mars5TTS.from_pretrained(export.export(shop, tmp_path / "out"), device="cpu")
     assert system.default_voice is not None
     speech = system.generate("hello there", seed=1)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     start = clock.now()
     system = _system(args)
     load = clock.now() - start
-    plan = _plan(args, system)
+    plan = _plan(args, len(system.schedule))
     counts, times = measure(system, load, plan, clock)
     on_cpu = system.device.type == "cpu"
     report = Report(_setup(args, system), plan, counts, times, len(system.schedule), on_cpu)
@@ -67,8 +67,7 @@ def _system(args: argparse.Namespace) -> Mars5TTS:
     return Mars5TTS.from_pretrained(model, device=args.device, dtype=dtype, quantize=args.quantize)
 
 
-def _plan(args: argparse.Namespace, system: Mars5TTS) -> Plan:
-    schedule, settings = len(system.schedule), dict(args.settings)
+def _plan(args: argparse.Namespace, schedule: int) -> Plan:
     if args.steps >= schedule:
         raise ConfigError(
             f"--steps is {args.steps}, this model has {schedule}, and fewer are timed"
@@ -81,8 +80,7 @@ def _plan(args: argparse.Namespace, system: Mars5TTS) -> Plan:
         steps=args.steps,
         repeats=args.repeats,
         rows=args.rows,
-        settings=settings,
-        settle_step=settings.get("nar_settle_step", system.default_config.nar_settle_step),
+        settings=dict(args.settings),
         compare=args.compare is not None,
         has_random_weights=args.random is not None,
     )

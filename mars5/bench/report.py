@@ -88,10 +88,10 @@ class Report:
             raise ConfigError(f"cannot write the plot {path}: {error}") from error
 
     @property
-    def passes(self) -> dict[str, int]:
-        """Steps that each profile makes until the codes have settled."""
+    def steps(self) -> dict[str, int]:
+        """Steps that each profile makes, up to the one that settles the codes."""
         return {
-            name: len(steps_made(self.schedule, steps, self.plan.settle_step))
+            name: len(steps_made(self.schedule, steps, self.counts.settle_step))
             for name, steps in self.plan.profiles.items()
         }
 
@@ -101,7 +101,7 @@ class Report:
         laws = {"exact": of(times.exact), "strided": of(times.strided)}
         ar = of(times.first) + (counts.tokens - 1) * token
         seconds = {}
-        for name, steps in self.passes.items():
+        for name, steps in self.steps.items():
             law = "exact" if plan.profiles[name] == self.schedule else "strided"
             seconds[name] = {"AR": ar, "NAR": steps * laws[law], "vocoder": of(times.vocoder)}
         figures: Figures = {
@@ -135,7 +135,7 @@ class Report:
             return seconds / self.plan.seconds
 
         fast = figures["real_time_factor"]
-        equal = {name: scaled(steps) for name, steps in self.passes.items()}
+        equal = {name: scaled(steps) for name, steps in self.steps.items()}
         return {
             "scaled_from": {"tokens": naive.TOKENS, "steps": naive.STEPS},
             "token_seconds": token,
@@ -178,7 +178,7 @@ class Report:
         yield f"naive: ms/step ({timed['steps']} timed)", f"{1000 * f['step_seconds']:.1f}"
         yield "AR: times as fast as naive", f"{f['token_times_as_fast']:.1f}"
         yield "NAR: times as fast as naive, exact law", f"{f['step_times_as_fast']:.1f}"
-        for name, steps in self.passes.items():
+        for name, steps in self.steps.items():
             both = f"both with {steps} steps, naive scaled"
             yield f"times as fast as naive, {name}: {both}", f"{f['times_as_fast'][name]:.1f}"
         for name, ratio in f["times_as_fast_as_all_steps"].items():

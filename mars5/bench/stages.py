@@ -42,7 +42,6 @@ class Plan:
     Attributes:
         seconds: of the utterance.
         profiles: diffusion steps of each, by name.
-        settle_step: `nar_settle_step` of the settings.
         deep: whether to continue the reference.
         tokens, steps: of AR and NAR that are timed; the rest of the utterance is extrapolated.
         repeats: of each measurement; their median counts.
@@ -54,7 +53,6 @@ class Plan:
 
     seconds: float = 5.0
     profiles: Mapping[str, int] = field(default_factory=dict)
-    settle_step: int = 0
     deep: bool = False
     tokens: int = 48
     steps: int = 4
@@ -73,7 +71,9 @@ class Counts:
         frames: of the new speech; `reference_frames` those of the voice.
         frames_per_token: that an id of the AR stands for.
         tokens: ids of the whole utterance.
+        passes: of the NAR in each step: 2 with guidance.
         token_bytes: read for an id; step_flops: operations of a step.
+        settle_step: where the walk of the NAR ends; 0 for its last step.
         peak_resident, peak_device: most bytes held by this process and on its GPU; None if that
             is not known here.
     """
@@ -87,6 +87,7 @@ class Counts:
     passes: int
     token_bytes: int
     step_flops: int
+    settle_step: int = 0
     peak_resident: int | None = None
     peak_device: int | None = None
 
@@ -189,6 +190,7 @@ def _counts(
         step_flops=limits.flops_for_step(
             system.nar.dims, length, memory, len(grid.rows), len(grid.levels), passes
         ),
+        settle_step=task.cfg.nar_settle_step,
     )
 
 

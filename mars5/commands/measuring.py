@@ -1,4 +1,4 @@
-"""The commands that measure: `doctor`, `eval` and `bench`."""
+"""What may be written after the commands that measure: `doctor`, `eval` and `bench`."""
 
 from __future__ import annotations
 

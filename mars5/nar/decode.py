@@ -202,7 +202,8 @@ def denoise_exact(
     places = known.mask.nonzero(as_tuple=True)
     log_known = log_onehot(known.codes[places], n_classes)
     order = visiting_order(len(schedule), jumps.length, jumps.times)
-    estimator = estimator.ahead(range(len(schedule) - 1, -1, -1), grid)
+    asked = steps_made(len(schedule), len(schedule), _settle_step(settling))
+    estimator = estimator.ahead(asked, grid)
     progress = 0.0
     for t, following in pairwise(order):
         if following > t:
@@ -243,7 +244,7 @@ def denoise_strided(
     n_classes, grid = estimator.model.dims.n_classes, known.unknown()
     draws = Draws(generator, _lengths(estimator, known), known.codes.device)
     x = initial_codes(known, n_classes, draws)
-    asked = steps_made(len(schedule), visited, 0 if settling is None else settling.step)
+    asked = steps_made(len(schedule), visited, _settle_step(settling))
     estimator = estimator.ahead(asked, grid)
     for t, s in pairwise(strided_grid(len(schedule), visited)):
         if settling is not None and t < settling.step:
@@ -264,6 +265,10 @@ def denoise_strided(
             given = torch.where(keep, known.codes, noise)
         x = _merged(x, known, grid, drawn, given, t > q0_override_steps)
         yield x
+
+
+def _settle_step(settling: Settling | None) -> int:
+    return 0 if settling is None else settling.step
 
 
 def _settled(

@@ -125,6 +125,12 @@ def uniforms(
     return torch.rand(shape, generator=generator, device=source, dtype=dtype).to(device)
 
 
+def log_evidence(t: Tensor | int, schedule: Schedule, n_classes: int) -> Tensor:
+    """How much likelier, in nats, a code is seen at t if it is the clean one than if another is."""
+    kept = schedule.log_cumprod_alpha[t].exp()
+    return torch.log1p(n_classes * kept / (1 - kept).clamp(min=1e-6))
+
+
 def strided_step(
     log_r: Tensor, xt: Tensor, t: int, s: int, schedule: Schedule, uniform: Tensor
 ) -> Tensor:

@@ -8,14 +8,13 @@ frame the codes whose vectors sum up to the least expected squared error (minimu
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mars5.config import CODEBOOK_SIZE
-from mars5.nar.diffusion import Schedule
+from mars5.nar.diffusion import Schedule, log_evidence
 from mars5.nar.model import Grid
 
 
@@ -39,9 +38,7 @@ def clean_posterior(log_r: Tensor, xt: Tensor, t: int, schedule: Schedule) -> Te
         log_r: (..., K) log-probabilities by all other tokens, as in `strided_step`.
         xt: (...) codes at step t.
     """
-    total = schedule.log_cumprod_alpha[t].double().exp().item()
-    evidence = math.log1p(log_r.shape[-1] * total / max(1 - total, 1e-12))
-    seen = torch.full_like(xt, evidence, dtype=log_r.dtype)[..., None]
+    seen = log_evidence(t, schedule, log_r.shape[-1]).to(log_r.dtype).expand(*xt.shape, 1)
     return log_r.scatter_add(-1, xt[..., None], seen)[..., :CODEBOOK_SIZE].softmax(-1)
 
 
@@ -57,14 +54,12 @@ def settled(
         probabilities: (F, levels, 1024) of the clean codes of the grid.
         codes, mask: (B, L, Q) as in `Known`.
     """
-    frames, given = codes[grid.rows, grid.frames], mask[grid.rows, grid.frames]
-    expected = (p @ books[q] for p, q in zip(probabilities.unbind(1), grid.levels, strict=True))
-    unknown = [~given[:, q, None] for q in grid.levels]
-    left = torch.stack([torch.where(*parts, 0.0) for parts in zip(unknown, expected, strict=True)])
-    rest = left.sum(0)
+    unknown = ~grid.take(mask)[..., None]
+    levels = list(zip(grid.levels, probabilities.unbind(1), unknown.unbind(1), strict=True))
+    rest = torch.stack([is_unknown * (p @ books[q]) for q, p, is_unknown in levels]).sum(0)
     chosen = []
-    for q, is_unknown in zip(grid.levels, unknown, strict=True):
+    for q, _, is_unknown in levels:
         nearest = (books[q].square().sum(1) - 2 * rest @ books[q].T).argmin(1)
-        rest = rest - torch.where(is_unknown, books[q][nearest], 0.0)
-        chosen.append(torch.where(is_unknown[:, 0], nearest, frames[:, q]))
+        rest = rest - is_unknown * books[q][nearest]
+        chosen.append(nearest)
     return torch.where(mask, codes, grid.put(codes, torch.stack(chosen, 1)))

@@ -81,22 +81,34 @@ class Run:
     def progress(self) -> float:
         return min(self.seconds / self.limit, 1.0)
 
-    def steps(self) -> Iterator[int]:
-        """Step numbers until the time is over; saves on the way and at the end."""
+    def steps(self, *others: Run) -> Iterator[int]:
+        """Step numbers until the time is over; saves on the way and at the end.
+
+        Args:
+            others: trainings beside this one, that keep its clock, its pace and its saves.
+        """
+        runs = (self, *others)
         saved = last = time.monotonic()
         while self.seconds < self.limit:
-            factor = pace(self.progress)
-            for optimiser in self.optimisers:
-                for group in optimiser.param_groups:
-                    group["lr"] = self.rate * factor
+            for run in runs:
+                run._slow_down(pace(self.progress))
             yield self.step
             now = time.monotonic()
             self.seconds, last = self.seconds + now - last, now
             self.step += 1
+            for other in others:
+                other.seconds, other.step = self.seconds, self.step
             if now - saved > SAVE_SECONDS:
-                self.save()
+                for run in runs:
+                    run.save()
                 saved = now
-        self.save()
+        for run in runs:
+            run.save()
+
+    def _slow_down(self, share: float) -> None:
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate * share
 
     def update(self, loss: Tensor, clip: float = 1.0) -> None:
         """One optimiser step on `loss`."""

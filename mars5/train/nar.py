@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
-from mars5.nar.diffusion import Schedule, cosine_schedule
+from mars5.nar.diffusion import Schedule, cosine_schedule, log_evidence
 from mars5.nar.model import ResidualTransformer
 from mars5.train.batching import Corpus, length_batches
 from mars5.train.loop import Run
@@ -152,8 +152,7 @@ def losses(
 ) -> Tensor:
     """(n_learned,) cross-entropies in nats, with speaker vectors (B, D) for the voices."""
     logits = model(batch.text, batch.text_lengths, speaker, x, t, batch.visible)
-    kept = schedule.log_cumprod_alpha[t].exp()[:, None, None]
-    evidence = torch.log1p(model.dims.n_classes * kept / (1 - kept).clamp(min=1e-6))
+    evidence = log_evidence(t, schedule, model.dims.n_classes)[:, None, None]
     rows = logits[batch.learned].float()
     own = x[batch.learned][:, None]
     strength = evidence.expand(x.shape)[batch.learned][:, None]

@@ -88,12 +88,12 @@ def train_vocoder(
     device: torch.device,
     seed: int,
 ) -> None:
-    """Train both until the time of their runs, the vocoder's first, is over."""
+    """Train both until the time of the vocoder's run, the first, is over."""
     run, judging = runs
     rng = random.Random(seed + run.step)
     edge = EDGE_FRAMES * codec.dims.stack * codec.dims.hop
     stream = iter(cuts)
-    for _ in zip(run.steps(), judging.steps(), strict=False):
+    for _ in run.steps(judging):
         codes, wave = (x.to(device) for x in next(stream))
         books = N_CODEBOOKS if rng.random() < 0.75 else rng.randint(1, N_CODEBOOKS - 1)
         with torch.autocast(device.type, torch.bfloat16):
