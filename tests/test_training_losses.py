@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from mars5.ar.model import CodecLM
+from mars5.codec import MelCodec, MelCodecDims
 from mars5.config import ARDims, NARDims
 from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
@@ -18,7 +23,8 @@ from mars5.train.batching import ROOM_SHARE, Corpus
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.judges import Judges
 from mars5.train.rooms import in_a_room
-from mars5.train.tokens import Example
+from mars5.train.tokens import Example, save_codes
+from mars5.train.vocoder import CUT_FRAMES, Cuts
 
 
 def _toy_corpus(text: TextTokenizer) -> Corpus:
@@ -91,6 +97,59 @@ def test_nar_noise_leaves_what_is_known() -> None:
     assert (x[batch.learned] != batch.codes[batch.learned]).float().mean() > 0.95
     clean = nar.noised(batch, torch.zeros_like(t), schedule, 1025, torch.Generator())
     assert (clean[batch.learned] == batch.codes[batch.learned]).float().mean() > 0.95
+
+
+def test_most_rows_are_asked_at_the_first_look() -> None:
+    t = nar.drawn_steps(4000, 200, torch.Generator().manual_seed(0))
+    assert t.min() >= 0
+    first, late = (t == 199), (t >= 100)
+    assert abs(first.float().mean() - nar.FIRST_LOOKS) < 0.03
+    assert abs(late[~first].float().mean() - 0.75) < 0.05  # of uniform numbers' roots
+
+
+def test_missed_sound_is_the_share_of_variance_not_expected() -> None:
+    text = train_text(["ab cd"], 0)
+    batch = next(iter(nar.Batches(_toy_corpus(text), 400, seed=2)))
+    books = torch.randn(8, 1024, 6, generator=torch.Generator().manual_seed(0))
+    codes = batch.codes[batch.learned]
+    sure = torch.zeros(len(codes), 1025).scatter_(1, codes[:, None], 99.0)
+    assert nar.missed_sound(sure, batch, books) < 1e-6
+    ignorant = torch.zeros(len(codes), 1025, requires_grad=True)
+    missed = nar.missed_sound(ignorant, batch, books)
+    assert abs(missed - 1) < 0.15  # the mean of all codes is about that of those spoken
+    missed.backward()
+    better = ignorant.detach() - 1e3 * ignorant.grad
+    assert nar.missed_sound(better, batch, books) < missed
+    coarse = books.clone()
+    coarse[0] += 5.0  # is given, and no matter
+    assert nar.missed_sound(better, batch, coarse) == nar.missed_sound(better, batch, books)
+
+
+def test_the_vocoder_hears_settled_codes_of_the_same_moments(tmp_path: Path) -> None:
+    codec = MelCodec(MelCodecDims(stack=2, rank=4, n_mels=12))
+    seconds = 3
+    wave = (np.linspace(0.1, 0.9, seconds * 24_000) * 32767).astype(np.int16)
+    entry = {"text": "a", "speaker": "x", "start": 0, "length": len(wave), "phones": []}
+    facts = {"utterances": json.dumps([entry] * 8)}
+    shard = tmp_path / "plain-00001.safetensors"
+    save_file({"audio": torch.from_numpy(wave)}, shard, facts)
+    frames = torch.arange(-(-len(wave) // 640))
+    (tmp_path / "settled").mkdir()
+    codes = [frames[:, None].expand(-1, 8)] * 8  # each tells which frame it is
+    save_codes(tmp_path / "settled" / shard.name, codes)
+    cuts = Cuts({"plain": [shard]}, tmp_path / "settled", codec, 4, seed=0)
+    levelled = codec.levelled(torch.from_numpy(wave)[None].float() / 32768)[0]
+    settled = 0
+    for heard, waves in islice(cuts, 40):
+        assert heard.shape == (4, CUT_FRAMES, 8)
+        assert waves.shape == (4, CUT_FRAMES * 640)
+        if heard[0, 0, 0] == 0 and heard[0, 1, 0] == 0:
+            continue  # of the empty codebooks: its own codes
+        settled += 1
+        for row, cut in zip(heard, waves, strict=True):
+            start = int(row[0, 0]) * 640
+            assert torch.equal(cut, levelled[start : start + len(cut)])
+    assert 10 <= settled <= 30
 
 
 def test_noised_references_keep_most_codes() -> None:

@@ -9,7 +9,6 @@ somebody back from there.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from difflib import SequenceMatcher
@@ -17,13 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mars5.codec import MelCodec
-from mars5.files import replacing
 from mars5.train.corpus import read_shard
 from mars5.train.teachers import Phones, own_speaker, speak
+from mars5.train.tokens import save_codes
 
 # Kokoro's phones by flite's names; those not listed are called the same.
 SAME_PHONES = {
@@ -38,10 +36,7 @@ def deliver_shard(codec: MelCodec, shard: Path, target: Path) -> None:
     """Write the codes of a corpus shard upon the own voice's coarse codes, unless they exist."""
     if target.exists():
         return
-    codes = [codec.quantise(*pair)[0].to(torch.int16) for pair in delivered_shard(codec, shard)]
-    facts = {"frames": json.dumps([len(each) for each in codes])}
-    with replacing(target) as temporary:
-        save_file({"codes": torch.cat(codes)}, temporary, facts)
+    save_codes(target, [codec.quantise(*pair)[0] for pair in delivered_shard(codec, shard)])
 
 
 def delivered_shard(codec: MelCodec, shard: Path) -> Iterator[tuple[Tensor, Tensor]]:

@@ -109,9 +109,21 @@ def read_examples(paths: Iterable[Path], delivered: Path | None = None) -> list[
         lengths = [entry["frames"] for entry in entries]
         others: Sequence[Tensor | None] = [None] * len(entries)
         if delivered is not None and (delivered / path.name).exists():
-            with safe_open(delivered / path.name, "pt") as file:
-                others = file.get_tensor("codes").split(json.loads(file.metadata()["frames"]))
+            others = load_codes(delivered / path.name)
         split = (tensor.split(lengths) for tensor in tensors)
         parts = zip(entries, *split, others, strict=True)
         examples += [Example(e["text"], e["speaker"], *each) for e, *each in parts]
     return examples
+
+
+def save_codes(path: Path, codes: Sequence[Tensor]) -> None:
+    """Write codes (T, Q) of the utterances of a shard, in its order."""
+    facts = {"frames": json.dumps([len(each) for each in codes])}
+    with replacing(path) as temporary:
+        save_file({"codes": torch.cat(list(codes)).to(torch.int16)}, temporary, facts)
+
+
+def load_codes(path: Path) -> Sequence[Tensor]:
+    """What `save_codes` wrote: (T, Q) int16 for each utterance."""
+    with safe_open(path, "pt") as file:
+        return file.get_tensor("codes").split(json.loads(file.metadata()["frames"]))
