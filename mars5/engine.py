@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from mars5.ar.decode import generate_ids
 from mars5.ar.graph import Spare
 from mars5.ar.model import CodecLM
 from mars5.audio import AudioInput, trim_silence
-from mars5.codec import Codec
+from mars5.codec import Codec, MelCodec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, InferenceConfig, ModelConfig, check_settings
 from mars5.device import memory_errors
 from mars5.errors import ConfigError, GenerationError, TextError
@@ -29,6 +30,7 @@ from mars5.nar.estimate import Estimator
 from mars5.nar.graph import GraphedDecoder
 from mars5.nar.model import ResidualTransformer
 from mars5.nar.settle import Settling
+from mars5.nar.timbre import Timbre
 from mars5.progress import shown
 from mars5.prompt import Prompt, build_prompt, joint_vocabulary, speech_codes
 from mars5.speech import Speech, inaudible
@@ -107,6 +109,9 @@ class Engine:
         self.schedule = cosine_schedule(config.nar.diffusion_steps).to(self.device)
         self.voices = VoiceMaker(ar, nar, codec, self.default_config, default_voice)
         self.spare_steps = Spare()
+        self._timbres: WeakKeyDictionary[Voice, dict[InferenceConfig, Timbre | None]] = (
+            WeakKeyDictionary()
+        )
         self._nar_decode = GraphedDecoder(nar) if self.device.type == "cuda" else None
 
     @property
@@ -141,7 +146,7 @@ class Engine:
 
         Raises:
             TextError: a deep clone without a transcript.
-            ConfigError: more timesteps than the model has.
+            ConfigError: more timesteps than the model has, or a timbre that its codec cannot take.
         """
         if cfg is None:
             cfg = self.default_config.for_reference(is_transcribed(voice))
@@ -149,6 +154,11 @@ class Engine:
             raise TextError(
                 "a deep clone needs the reference's transcript: give ref_transcript, or set "
                 "deep_clone=False in the InferenceConfig"
+            )
+        if cfg.nar_timbre and not isinstance(self.codec, MelCodec):
+            raise ConfigError(
+                f"nar_timbre is {cfg.nar_timbre}: it needs a mel codec, as the embedded checkpoint "
+                "has; with this one leave it at 0"
             )
         if cfg.timesteps > len(self.schedule):
             raise ConfigError(f"timesteps is {cfg.timesteps}, this model has {len(self.schedule)}")
@@ -265,7 +275,40 @@ class Engine:
             cfg.nar_guidance_w,
             cfg.x_0_temp,
             decode=self._nar_decode,
+            timbre=self._timbre(task),
         )
+
+    def _timbre(self, task: Task) -> Timbre | None:
+        """What brings the NAR's sound of the voice to that of its recording; found once a voice."""
+        cfg, voice = task.cfg, task.voice
+        if not cfg.nar_timbre or not cfg.nar_settle_step or voice.is_blend:
+            return None
+        found = self._timbres.setdefault(voice, {})
+        if cfg not in found:
+            found[cfg] = self._find_timbre(voice, cfg)
+        return found[cfg]
+
+    def _find_timbre(self, voice: Voice, cfg: InferenceConfig) -> Timbre | None:
+        """By what the NAR makes, in the voice, of coarse codes that are known.
+
+        They are those of the voice that the AR speaks with; None without its transcript.
+        """
+        plain = replace(voice, style=None, style_strength=0.0, style_plain=None)
+        source = self._delivering(plain)
+        if source.transcript is None:
+            return None
+        generator = torch.Generator().manual_seed(0)
+        cfg, strength = replace(cfg, nar_timbre=0.0), cfg.nar_timbre
+        task = self.task(source.transcript, plain, None, cfg, generator)
+        begun = source.codes[: self.continued_frames(task), 0].tolist()
+        asked = self.refinement(task, Coarse([*begun, *source.codes[:, 0].tolist()], "stop"))
+        *_, codes = self.denoise(*asked, cfg, generator)
+        made = codes[0, sum(self.reference_frames(task)) :]
+        return Timbre.between(self._sound(made), self._sound(voice.codes), strength).to(self.device)
+
+    def _sound(self, codes: Tensor) -> Tensor:
+        """Codes (n, Q) -> (n * stack, C) log-mel frames."""
+        return self.vocoder.features(codes[None].to(self.device))[0].T.float().cpu()
 
     def denoise(
         self, estimator: Estimator, known: Known, cfg: InferenceConfig, generator: Source

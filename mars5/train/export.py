@@ -1,4 +1,4 @@
-"""Step 8: write a checkpoint folder in the published format from what the trainings left."""
+"""Step 9: write a checkpoint folder in the published format from what the trainings left."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "x_0_temp": 0.2,
     "q0_override_steps": 0,
     "nar_settle_step": 200,  # at once: its draws of the finer books cost words
+    "nar_timbre": 1.0,
     "nar_guidance_w": 1.0,
     "deep_clone": False,
     "generate_max_len_override": 700,

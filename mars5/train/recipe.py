@@ -49,7 +49,7 @@ TEXT_MERGES = 512
 CODEC_SHARDS = {"own": 0, "plain": 2, "pseudo": 3, "crowd": 0, "kokoro": 12}
 FINER_SHARDS = {"own": 4, "plain": 1, "pseudo": 2, "crowd": 2, "kokoro": 8}
 TRANSFER_SHARDS = {"own": 1, "plain": 1, "pseudo": 1, "crowd": 1, "kokoro": 4}
-SETTLED_SHARDS = dict.fromkeys(CODEC_SHARDS, 8)  # hours enough to learn how means differ
+SETTLED_SHARDS = dict.fromkeys(CODEC_SHARDS, 6)  # hours enough to learn how means differ
 DELIVERED = ("pseudo", "crowd", "kokoro")  # who speaks with the own voice's delivery too
 
 
@@ -224,7 +224,7 @@ class Workshop:
 
     def settled(self) -> None:
         """Step 8: what the NAR settles on, for the vocoder; then step 5 goes on, with more time."""
-        model, books = self.new_nar().eval(), self.codec().codebooks
+        model, codec = self.new_nar().eval(), self.codec()
         model.load_state_dict(load_weights(self.folder, "nar"))
         target = self.folder / "settled"
         target.mkdir(exist_ok=True)
@@ -233,7 +233,7 @@ class Workshop:
                 if not (target / path.name).exists():
                     examples = read_examples([path])
                     corpus = Corpus({cast: examples}, self.tokenizers()[0], {cast: 1.0})
-                    codes = settle_shard(model, books, corpus, examples, self.seed + i)
+                    codes = settle_shard(model, codec, corpus, examples, self.seed + i)
                     save_codes(target / path.name, codes)
 
     def new_ar(self) -> CodecLM:
