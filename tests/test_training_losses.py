@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import replace
-from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from mars5.ar.model import CodecLM
-from mars5.codec import MelCodec, MelCodecDims
 from mars5.config import ARDims, NARDims
 from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.model import ResidualTransformer
@@ -23,8 +18,7 @@ from mars5.train.batching import ROOM_SHARE, Corpus
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.judges import Judges
 from mars5.train.rooms import in_a_room
-from mars5.train.tokens import Example, save_codes
-from mars5.train.vocoder import CUT_FRAMES, Cuts
+from mars5.train.tokens import Example
 
 
 def _toy_corpus(text: TextTokenizer) -> Corpus:
@@ -123,33 +117,6 @@ def test_missed_sound_is_the_share_of_variance_not_expected() -> None:
     coarse = books.clone()
     coarse[0] += 5.0  # is given, and no matter
     assert nar.missed_sound(better, batch, coarse) == nar.missed_sound(better, batch, books)
-
-
-def test_the_vocoder_hears_settled_codes_of_the_same_moments(tmp_path: Path) -> None:
-    codec = MelCodec(MelCodecDims(stack=2, rank=4, n_mels=12))
-    seconds = 3
-    wave = (np.linspace(0.1, 0.9, seconds * 24_000) * 32767).astype(np.int16)
-    entry = {"text": "a", "speaker": "x", "start": 0, "length": len(wave), "phones": []}
-    facts = {"utterances": json.dumps([entry] * 8)}
-    shard = tmp_path / "plain-00001.safetensors"
-    save_file({"audio": torch.from_numpy(wave)}, shard, facts)
-    frames = torch.arange(-(-len(wave) // 640))
-    (tmp_path / "settled").mkdir()
-    codes = [frames[:, None].expand(-1, 8)] * 8  # each tells which frame it is
-    save_codes(tmp_path / "settled" / shard.name, codes)
-    cuts = Cuts({"plain": [shard]}, tmp_path / "settled", codec, 4, seed=0)
-    levelled = codec.levelled(torch.from_numpy(wave)[None].float() / 32768)[0]
-    settled = 0
-    for heard, waves in islice(cuts, 40):
-        assert heard.shape == (4, CUT_FRAMES, 8)
-        assert waves.shape == (4, CUT_FRAMES * 640)
-        if heard[0, 0, 0] == 0 and heard[0, 1, 0] == 0:
-            continue  # of the empty codebooks: its own codes
-        settled += 1
-        for row, cut in zip(heard, waves, strict=True):
-            start = int(row[0, 0]) * 640
-            assert torch.equal(cut, levelled[start : start + len(cut)])
-    assert 10 <= settled <= 30
 
 
 def test_noised_references_keep_most_codes() -> None:

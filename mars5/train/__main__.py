@@ -23,7 +23,6 @@ STEPS = {
     "vocoder": "train the vocoder",
     "ar": "train the AR",
     "nar": "train the NAR",
-    "settled": "have the NAR refine the corpus, for the vocoder to go on with",
     "average": "mix a training's weights with those that it started from",
     "pieces": "write the AR's and the NAR's weights as files of at most 15 MB",
     "join": "take such pieces up as the latest state",
@@ -50,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
             )
         if name in ("corpus", "delivery"):
             step.add_argument("--workers", type=int, default=2, help="teachers at a time")
-        if name in ("ar", "nar", "settled", "transfer", "pieces", "join", "export"):
+        if name in ("ar", "nar", "transfer", "pieces", "join", "export"):
             step.add_argument("--size", choices=list(SIZES), default="small")
         if name in ("pieces", "join"):
             step.add_argument("--pieces", type=Path, required=True, help="folder of the pieces")
@@ -96,7 +95,7 @@ def run_step(chosen: argparse.Namespace) -> None:
         shop.corpus(chosen.cast, chosen.shards, chosen.workers)
     elif chosen.step == "delivery":
         shop.delivery(chosen.workers)
-    elif chosen.step in ("codec", "tokens", "settled"):
+    elif chosen.step in ("codec", "tokens"):
         getattr(shop, chosen.step)()
     elif chosen.step in ("finer", "transfer"):
         getattr(shop, chosen.step)(chosen.source)

@@ -1,4 +1,4 @@
-"""Step 9: write a checkpoint folder in the published format from what the trainings left."""
+"""Step 8: write a checkpoint folder in the published format from what the trainings left."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mars5.train.recipe import CODEC, VOCODER, Workshop
 from mars5.train.teachers import Speaker, speak
 from mars5.tts import Mars5TTS
 
+VERSION = 5
 # What the default voice says: a teacher's recording, made anew at export and kept as codes only.
 VOICE_TEACHER = Speaker("flite", "rms")
 VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
@@ -34,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "x_0_temp": 0.2,
     "q0_override_steps": 0,
     "nar_settle_step": 200,  # at once: its draws of the finer books cost words
-    "nar_timbre": 1.0,
+    "nar_timbre": 1.0,  # expected sounds are dull, and like nobody
     "nar_guidance_w": 1.0,
     "deep_clone": False,
     "generate_max_len_override": 700,
@@ -69,6 +70,7 @@ def export(workshop: Workshop, target: Path) -> Path:
         DEFAULTS,
         {
             "name": "nano",
+            "version": VERSION,
             "licence": "AGPL-3.0-only",
             "training": training,
             "data": "synthetic speech of flite (slt, rms, awb, kal16) and of Kokoro-82M",

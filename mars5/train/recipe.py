@@ -34,8 +34,7 @@ from mars5.train.delivery import deliver_shard, delivered_shard
 from mars5.train.judges import Judges
 from mars5.train.loop import Run, initialise, start_from_codebook
 from mars5.train.pieces import joined, split
-from mars5.train.settled import settle_shard
-from mars5.train.tokens import encode_shard, read_examples, save_codes
+from mars5.train.tokens import encode_shard, read_examples
 from mars5.train.transfer import carry_ar, carry_nar, load_weights, mixtures
 from mars5.train.vocoder import Cuts, train_vocoder
 from mars5.vocoder import Vocoder, VocoderDims
@@ -49,7 +48,6 @@ TEXT_MERGES = 512
 CODEC_SHARDS = {"own": 0, "plain": 2, "pseudo": 3, "crowd": 0, "kokoro": 12}
 FINER_SHARDS = {"own": 4, "plain": 1, "pseudo": 2, "crowd": 2, "kokoro": 8}
 TRANSFER_SHARDS = {"own": 1, "plain": 1, "pseudo": 1, "crowd": 1, "kokoro": 4}
-SETTLED_SHARDS = dict.fromkeys(CODEC_SHARDS, 6)  # hours enough to learn how means differ
 DELIVERED = ("pseudo", "crowd", "kokoro")  # who speaks with the own voice's delivery too
 
 
@@ -196,8 +194,7 @@ class Workshop:
             Run(self.folder, "vocoder", model, minutes, rate),
             Run(self.folder, "judges", judges, minutes, rate),
         )
-        shards, settled = training(self._shards("corpus")), self.folder / "settled"
-        cuts = Cuts(shards, settled, self.codec(), batch, self._fresh_seed())
+        cuts = Cuts(training(self._shards("corpus")), self.codec(), batch, self._fresh_seed())
         train_vocoder(model, judges, codec, runs, cuts, self.device, self.seed)
 
     def ar(self, minutes: float, rate: float = 2.5e-3) -> None:
@@ -221,20 +218,6 @@ class Workshop:
         stream = prefetched(batches, self.size.loaders)
         books = self.codec().codebooks.to(self.device)
         nar.train_nar(model, run, stream, checks, books, self.device, self.seed)
-
-    def settled(self) -> None:
-        """Step 8: what the NAR settles on, for the vocoder; then step 5 goes on, with more time."""
-        model, codec = self.new_nar().eval(), self.codec()
-        model.load_state_dict(load_weights(self.folder, "nar"))
-        target = self.folder / "settled"
-        target.mkdir(exist_ok=True)
-        for cast, paths in training(self._shards("tokens")).items():
-            for i, path in enumerate(paths[: SETTLED_SHARDS[cast]]):
-                if not (target / path.name).exists():
-                    examples = read_examples([path])
-                    corpus = Corpus({cast: examples}, self.tokenizers()[0], {cast: 1.0})
-                    codes = settle_shard(model, codec, corpus, examples, self.seed + i)
-                    save_codes(target / path.name, codes)
 
     def new_ar(self) -> CodecLM:
         """An untrained AR whose speech embeddings start from the codebooks."""

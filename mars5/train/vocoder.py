@@ -2,17 +2,14 @@
 
 Losses are log-mel and multi-resolution spectra of 1 s cuts and, after a while, the verdict of
 judges that learn beside it. A quarter of the batches hears only the first few codebooks, so that
-coarse codes alone can be vocoded too. Once there are settled codes, half of the cuts hear
-those.
+coarse codes alone can be vocoded too.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
-from itertools import repeat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,7 +21,6 @@ from mars5.train.batching import draw_cast
 from mars5.train.corpus import read_shard
 from mars5.train.judges import Judges
 from mars5.train.loop import Run
-from mars5.train.tokens import load_codes
 from mars5.vocoder import Vocoder
 
 SHARES = {"own": 0.3, "plain": 0.25, "pseudo": 0.15, "crowd": 0.2, "kokoro": 0.1}
@@ -33,64 +29,40 @@ EDGE_FRAMES = 4  # not scored at both ends: the vocoder cannot see beyond the cu
 SPECTRA = ((512, 120), (1024, 240), (2048, 480))
 MEL_WEIGHT = 2.0
 JUDGED_FROM = 0.1  # of the training time
-SETTLED_SHARE = 0.5
 UNREAL_WEIGHT, UNLIKE_WEIGHT = 0.1, 0.5
 
 
-Take: TypeAlias = tuple[Tensor, "Tensor | None"]  # a wave (T,), and codes (frames, Q) to hear
-
-
 class Cuts:
-    """Endless batches of (codes, wave) cuts; a few corpus shards are in memory at a time.
-
-    Args:
-        settled: folder of settled codes of some shards.
-    """
+    """Endless batches of (codes, wave) cuts; a few corpus shards are in memory at a time."""
 
     def __init__(
-        self,
-        shards: dict[str, list[Path]],
-        settled: Path,
-        codec: MelCodec,
-        batch: int,
-        seed: int,
+        self, shards: dict[str, list[Path]], codec: MelCodec, batch: int, seed: int
     ) -> None:
-        self.shards, self.settled, self.codec, self.batch = shards, settled, codec, batch
+        self.shards, self.codec, self.batch = shards, codec, batch
         self.rng = random.Random(seed)
-        self.hop = codec.dims.stack * codec.dims.hop
-        self.samples = CUT_FRAMES * self.hop
+        self.samples = CUT_FRAMES * codec.dims.stack * codec.dims.hop
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            takes = [take for take in self._takes() if len(take[0]) >= self.samples]
-            for _ in range(2 * len(takes) // self.batch):
-                cuts = [self._cut(*take) for take in self.rng.sample(takes, self.batch)]
-                codes, waves = zip(*cuts, strict=True)
-                yield torch.stack(codes), torch.stack(waves)
+            waves = [
+                torch.from_numpy(pcm).float() / 32768
+                for _, pcm in read_shard(
+                    self.rng.choice(self.shards[draw_cast(self.shards, SHARES, self.rng)])
+                )
+                if len(pcm) >= self.samples
+            ]
+            for _ in range(2 * len(waves) // self.batch):
+                yield self._cut(self.rng.sample(waves, self.batch))
 
-    def _takes(self) -> Iterator[Take]:
-        """The waves of some shard, with settled codes or to be heard by their own."""
-        shards = self.shards[draw_cast(self.shards, SHARES, self.rng)]
-        with_settled = [path for path in shards if (self.settled / path.name).exists()]
-        settled: Iterable[Tensor | None] = repeat(None)
-        if with_settled and self.rng.random() < SETTLED_SHARE:
-            shard = self.rng.choice(with_settled)
-            settled = load_codes(self.settled / shard.name)
-        else:
-            shard = self.rng.choice(shards)
-        for (_, pcm), codes in zip(read_shard(shard), settled, strict=False):
-            yield torch.from_numpy(pcm).float() / 32768, codes
-
-    def _cut(self, wave: Tensor, settled: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Codes (CUT_FRAMES, Q) and their wave, at the level of the whole take."""
-        start = self.rng.randrange(len(wave) - self.samples + 1)
-        frame = start // self.hop
-        if settled is not None:
-            start = frame * self.hop
-        cut = self.codec.levelled(wave[None])[:, start : start + self.samples]
-        if settled is not None:
-            return settled[frame : frame + CUT_FRAMES].long(), cut[0]
-        return self.codec.quantise(self.codec.project(self.codec.log_mel(cut)))[0], cut[0]
+    def _cut(self, waves: list[Tensor]) -> tuple[Tensor, Tensor]:
+        cuts = []
+        for wave in waves:
+            start = self.rng.randrange(len(wave) - self.samples + 1)
+            cuts.append(self.codec.levelled(wave[None])[0, start : start + self.samples])
+        batch = torch.stack(cuts)
+        stacked = self.codec.log_mel(batch).unflatten(1, (-1, self.codec.dims.stack)).flatten(2)
+        features = (stacked - self.codec.mean) @ self.codec.projection
+        return self.codec.quantise(features), batch
 
 
 def spectral_loss(said: Tensor, wanted: Tensor) -> Tensor:
