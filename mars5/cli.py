@@ -87,6 +87,9 @@ def _say(args: argparse.Namespace) -> int:
     if args.file is not None:
         from mars5.longform.command import run
 
+        if args.output == STANDARD:
+            args.refuse("-f needs a file for -o; 'mars5 stream - -o -' writes to a pipe")
+        _check_output(args.output)
         return run(args, _speaker)
     _check_line(args)
     text = check_speakable(_read_text(args.text), max_characters=MAX_TEXT)
@@ -121,7 +124,7 @@ def _check_line(args: argparse.Namespace) -> None:
     """Refuse an output that cannot be written."""
     if args.output == STANDARD and sys.stdout.isatty():
         args.refuse("-o - writes audio: send standard output to a file or a pipe")
-    _check_output(args.output)
+    _check_output(args.output, pipe=True)
 
 
 def _shows_progress(args: argparse.Namespace) -> bool:
@@ -192,21 +195,40 @@ def _read_text(text: str) -> str:
         raise TextError(f"standard input is not {error.encoding} text: {error.reason}") from error
 
 
-def _check_output(output: str) -> None:
-    target = Path(output)
-    if output == STANDARD:
+def _check_output(output: str, flag: str = "-o", *, pipe: bool = False) -> None:
+    """Refuse, before the work, a file that no audio could be written to.
+
+    Args:
+        flag: what it was given to.
+        pipe: whether - writes to standard output.
+    """
+    if pipe and output == STANDARD:
         return
-    if target.suffix.lower() not in AUDIO_SUFFIXES:
+    if not _names_audio(output):
+        ends = f"{flag} is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}"
+        raise ConfigError(f"{ends}, or be -" if pipe else ends)
+    _check_place(output, flag)
+
+
+def _check_voice_output(output: str) -> None:
+    """Refuse what can only be a slip, such as the name of the recording itself."""
+    if output == STANDARD or _names_audio(output):
         raise ConfigError(
-            f"-o is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}, or be -"
+            f"-o is {output!r}, but the name of a voice file ends in .voice or .safetensors"
         )
-    _check_folder(output)
+    _check_place(output, "-o")
 
 
-def _check_folder(output: str) -> None:
-    folder = Path(output).parent
-    if not folder.is_dir():
-        raise ConfigError(f"-o is {output!r}, but there is no folder {folder}: make it")
+def _names_audio(output: str) -> bool:
+    return Path(output).suffix.lower() in AUDIO_SUFFIXES
+
+
+def _check_place(output: str, flag: str) -> None:
+    target = Path(output)
+    if target.is_dir():
+        raise ConfigError(f"{flag} is {output!r}, which is a folder: name a file in it")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{flag} is {output!r}, but there is no folder {target.parent}: make it")
 
 
 def _reference(args: argparse.Namespace) -> tuple[str | Voice | None, bool]:
@@ -255,9 +277,9 @@ def _summary(output: str, speech: Speech, taken: float, seed: int) -> str:
 def _voice_make(args: argparse.Namespace) -> int:
     from mars5.reference.prepare import prepare_reference
 
-    _check_folder(args.output)
+    _check_voice_output(args.output)
     if args.keep is not None:
-        _check_output(args.keep)
+        _check_output(args.keep, "--keep")
     prepared = prepare_reference(args.ref, args.text, transcribe=args.transcribe, pick=args.pick)
     notes = {**prepared.provenance, **dict(args.note)}
     voice = _load(args).voice(prepared.audio, prepared.transcript, provenance=notes)
@@ -286,7 +308,7 @@ def _voice_check(args: argparse.Namespace) -> int:
 def _voice_blend(args: argparse.Namespace) -> int:
     from mars5.voice import Voice
 
-    _check_folder(args.output)
+    _check_voice_output(args.output)
     blend = Voice.blend([(Voice.load(path), weight) for path, weight in args.parts])
     files = {f"{i}.file": Path(path).name for i, (path, _) in enumerate(args.parts, 1)}
     notes = {**blend.provenance, **files, **dict(args.note)}
