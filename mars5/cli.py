@@ -152,6 +152,7 @@ def _speaker(args: argparse.Namespace, text: str) -> Speaker:
         args.refuse("--ref-text goes with --ref")
     settings = dict(args.settings)
     InferenceConfig(**settings)  # what can be refused is refused before the long work
+    _check_inputs(args.ref, args.style)
     ref, has_transcript = _reference(args)
     style = styles.chosen_style(args)
     model = _load(args)
@@ -229,6 +230,16 @@ def _check_place(output: str, flag: str) -> None:
         raise ConfigError(f"{flag} is {output!r}, which is a folder: name a file in it")
     if not target.parent.is_dir():
         raise ConfigError(f"{flag} is {output!r}, but there is no folder {target.parent}: make it")
+
+
+def _check_inputs(*paths: str | None) -> None:
+    """Refuse, before a model is loaded, files that are not there or cannot be read."""
+    from mars5.audio_files import open_regular
+
+    for path in paths:
+        if path is not None:
+            with open_regular(Path(path)):
+                pass
 
 
 def _reference(args: argparse.Namespace) -> tuple[str | Voice | None, bool]:
@@ -355,6 +366,7 @@ def _batch(args: argparse.Namespace) -> int:
 
     if args.ref_text is not None and args.ref is None:
         args.refuse("--ref-text goes with --ref")
+    _check_inputs(args.ref)
     return run(args)
 
 
@@ -362,6 +374,7 @@ def _edit(args: argparse.Namespace) -> int:
     from mars5.commands.edit import run
 
     _check_output(args.output)
+    _check_inputs(args.recording)
     return run(args)
 
 
@@ -372,6 +385,7 @@ def _styles(args: argparse.Namespace) -> int:
 def _eval(args: argparse.Namespace) -> int:
     from mars5.eval.command import run
 
+    _check_inputs(*args.ref)
     return run(args)
 
 

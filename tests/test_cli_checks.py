@@ -9,6 +9,7 @@ import pytest
 
 from mars5 import Mars5TTS
 from mars5.cli import main
+from mars5.eval import command
 
 READER = Path(__file__).parent.parent / "examples" / "reader.wav"
 WORDS = ["--transcript", "a b", "--new", "a c"]
@@ -58,3 +59,31 @@ def test_outputs_that_cannot_be_meant(name: str, capsys: pytest.CaptureFixture[s
 def test_only_pipes_offer_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert error_of(["say", "x", "-o", "a.txt"], capsys).endswith(".mp3, or be -\n")
     assert error_of(["edit", "me.wav", *WORDS, "-o", "a.txt"], capsys).endswith(".mp3\n")
+
+
+INPUTS = {
+    "say": ["say", "x", "--ref", "gone.wav"],
+    "say like": ["say", "x", "--style", "gone.wav"],
+    "say a file": ["say", "-f", "text.txt", "--ref", "gone.wav"],
+    "stream": ["stream", "x", "-o", "a.wav", "--ref", "gone.wav"],
+    "batch": ["batch", "text.txt", "-o", "out", "--ref", "gone.wav"],
+    "batch voice": ["batch", "text.txt", "-o", "out", "--voice", "gone.wav"],
+    "edit": ["edit", "gone.wav", *WORDS],
+    "eval": ["eval", "nano", "--ref", "gone.wav"],
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs_that_are_not_there(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Recogniser", lambda *_: pytest.fail("loaded"))
+    assert "gone.wav" in error_of(INPUTS[name], capsys)
+
+
+@pytest.mark.parametrize("more", [[], ["--sweep", "folder"]])
+def test_eval_looks_for_the_model_before_it_loads_the_ears(
+    more: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Recogniser", lambda *_: pytest.fail("loaded"))
+    assert "'nope' is neither 'nano', nor a folder" in error_of(["eval", "nope", *more], capsys)

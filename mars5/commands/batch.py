@@ -129,8 +129,8 @@ def _speak(
     manifest: Manifest,
 ) -> int:
     """Speak the wanted texts and note what came of them; returns how many failed."""
-    model = Mars5TTS.from_pretrained(args.model, device=args.device)
     ref = Voice.load(args.voice) if args.voice is not None else args.ref
+    model = Mars5TTS.from_pretrained(args.model, device=args.device)
     voice = ref if isinstance(ref, Voice) else model.default_voice
     said = args.ref_text if args.ref is not None else voice and voice.transcript
     cfg = replace(model.default_config.for_reference(said is not None), **settings)
