@@ -489,7 +489,8 @@ def test_doctor_of_a_sound_model(
 ) -> None:
     assert main(["doctor", "--model", model, "--device", "cpu"]) == 0
     report = capsys.readouterr().out
-    for name in ("mars5", "python", "torch", "torchaudio", "encodec", "vocos", "cpu", "memory"):
+    assert f"{__version__} in {Path(mars5.__file__).parent}\n" in report
+    for name in ("python", *doctor.PACKAGES, "cpu", "memory"):
         assert re.search(rf"^{name} +\S", report, re.M), name
     assert re.search(rf"^torch +{re.escape(metadata.version('torch'))}$", report, re.M)
     assert f"AR {sum(p.numel() for p in tiny.ar.parameters()):,}" in report

@@ -9,6 +9,8 @@ import pytest
 
 from mars5 import Mars5TTS
 from mars5.cli import main
+from mars5.commands import doctor
+from mars5.errors import HubError
 from mars5.eval import command
 
 READER = Path(__file__).parent.parent / "examples" / "reader.wav"
@@ -87,3 +89,22 @@ def test_eval_looks_for_the_model_before_it_loads_the_ears(
 ) -> None:
     monkeypatch.setattr(command, "Recogniser", lambda *_: pytest.fail("loaded"))
     assert "'nope' is neither 'nano', nor a folder" in error_of(["eval", "nope", *more], capsys)
+
+
+def test_doctor_tells_of_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"one": object(), "two": None}
+    monkeypatch.setattr(doctor, "find_spec", found.get)
+    monkeypatch.setattr(doctor, "EXTRAS", {"here": ("one",), "lacking": ("one", "two")})
+    facts = {fact.name: fact.value for fact in doctor.examine("no such place")}
+    assert facts["mars5[here]"] == "installed"
+    assert facts["mars5[lacking]"].startswith("not installed (two missing): run `pip install")
+    assert "remedy" not in facts  # nothing could be fetched
+
+
+def test_doctor_says_how_to_fetch_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str, **_: object) -> None:
+        raise HubError(f"{name} is not in the cache")
+
+    monkeypatch.setattr(doctor.hub, "find", absent)
+    facts = {fact.name: fact.value for fact in doctor.examine("owner/name")}
+    assert facts["remedy"].startswith("online, `mars5 say --model owner/name ")
