@@ -23,10 +23,17 @@ from typing import TYPE_CHECKING, Any
 
 from mars5.commands import styles
 from mars5.commands.arguments import build_parser
-from mars5.commands.options import AUDIO_SUFFIXES, BROKEN_PIPE, FAILED, INTERRUPTED, STANDARD
+from mars5.commands.options import (
+    AUDIO_SUFFIXES,
+    BROKEN_PIPE,
+    FAILED,
+    INTERRUPTED,
+    STANDARD,
+    unused_transcript,
+)
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError, Mars5Error, TextError
-from mars5.text import MAX_TEXT, check_speakable
+from mars5.text import MAX_TEXT, check_speakable, read_lexicon
 
 if TYPE_CHECKING:
     from mars5.speech import Speech
@@ -155,6 +162,7 @@ def _speaker(args: argparse.Namespace, text: str) -> Speaker:
     _check_inputs(args.ref, args.style)
     ref, has_transcript = _reference(args)
     style = styles.chosen_style(args)
+    lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
     model = _load(args)
     if ref is None and model.default_voice is not None:
         has_transcript = model.default_voice.transcript is not None
@@ -166,8 +174,9 @@ def _speaker(args: argparse.Namespace, text: str) -> Speaker:
         "style": style,
         "style_strength": args.style_strength,
         "normalise": args.normalise,
+        "lexicon": lexicon,
     }
-    remarks = styles.tell(style, profile)
+    remarks = [*styles.tell(style, profile), *unused_transcript(args, cfg)]
     return Speaker(model, (ref, args.ref_text, cfg), directions, remarks)
 
 

@@ -14,6 +14,7 @@ from mars5.commands.options import (
     add_direction,
     add_global_options,
     add_json,
+    add_lexicon,
     add_model_options,
     add_no_normalise,
     add_note,
@@ -85,6 +86,7 @@ def _add_say(commands: Any) -> None:
     say.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_verify(say)
     add_no_normalise(say)
+    add_lexicon(say)
     add_direction(say)
     add_settings(say)
     say.set_defaults(command="say", refuse=say.error, model=None)  # None: that of the profile
@@ -107,6 +109,7 @@ def _add_stream(commands: Any) -> None:
     add_model_options(stream)
     stream.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_no_normalise(stream)
+    add_lexicon(stream)
     add_direction(stream)
     add_settings(stream)
     stream.set_defaults(command="stream", refuse=stream.error, model=None)
@@ -135,7 +138,7 @@ def _add_edit(commands: Any) -> None:
     add_model_options(edit)
     edit.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_verify(edit)
-    add_settings(edit)
+    add_settings(edit, clones=False)  # an edit goes on from the recording
     edit.set_defaults(command="edit", refuse=edit.error)
 
 
@@ -165,6 +168,7 @@ def _add_batch(commands: Any) -> None:
         metavar="I/N",
         help="only the I-th of N equal shares of the lines: one for each of N machines",
     )
+    add_lexicon(batch)
     add_settings(batch)
     batch.set_defaults(command="batch", refuse=batch.error)
 
