@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,9 @@ from conftest import tiny_config, write_tiny_model
 from mars5 import Mars5TTS
 from mars5.audio import write_audio
 from mars5.cli import main
+from mars5.commands.arguments import build_parser
 from mars5.engine import Engine, Task
+from mars5.train.__main__ import parser as training
 
 QUICK = ["--device", "cpu", "--seed", "3", "--steps", "1", "--set", "generate_max_len_override=90"]
 
@@ -107,3 +112,56 @@ def test_depths_that_cannot_be_meant(line: list[str], capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="2"):
         main([*line, *more])
     assert "--shallow" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- what the pages name
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "mars5" / "nano" / "README.md"]
+OF_OTHERS = {"--check"}  # of ruff
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    found = set()
+    for action in parser._actions:
+        found |= set(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            found |= set().union(*map(options_of, action.choices.values()))
+    return found
+
+
+def shell_lines(page: Path) -> list[str]:
+    """The lines of a page's blocks that begin with `mars5`, whole."""
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    whole = "\n".join(blocks).replace("\\\n", " ")
+    found = re.findall(r"^(?:\$ |.*&& )?(mars5 [^|>&#\n]*)", whole, re.MULTILINE)
+    return [line for line in found if not re.search(r"[{…]|\.\.\.", line)]
+
+
+def test_pages_name_options_that_exist() -> None:
+    known = options_of(build_parser()) | options_of(training()) | OF_OTHERS
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text(encoding="utf-8")))
+    unknown = {
+        f"{page.name}: {option}"
+        for page in PAGES
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text(encoding="utf-8"))
+        if option not in known
+    }
+    assert unknown == set()
+
+
+LINES_OF_PAGES = [
+    pytest.param(line, id=f"{page.name}-{i}")
+    for page in PAGES
+    for i, line in enumerate(shell_lines(page))
+]
+
+
+@pytest.mark.parametrize("line", LINES_OF_PAGES)
+def test_lines_of_pages_are_understood(line: str) -> None:
+    assert build_parser().parse_args(shlex.split(line)[1:]).command
+
+
+def test_the_pages_have_them() -> None:
+    assert len(LINES_OF_PAGES) > 20
