@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 import os
-import secrets
 import sys
 import time
 import traceback
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from mars5.tts import Mars5TTS
     from mars5.verify import Verify
     from mars5.voice import Voice
-
-SEEDS = 2**32  # drawn from so many: short enough to be typed again
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,9 +95,11 @@ def _say(args: argparse.Namespace) -> int:
             args.refuse("-f needs a file for -o; 'mars5 stream - -o -' writes to a pipe")
         _check_output(args.output)
         return run(args, _speaker)
+    from mars5.seeds import fresh_seed
+
     _check_line(args)
     text = check_speakable(_read_text(args.text), max_characters=MAX_TEXT)
-    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    seed = fresh_seed() if args.seed is None else args.seed
     verify = _verify(args.verify)
     speaker = _speaker(args, text)
 
