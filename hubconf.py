@@ -17,8 +17,9 @@ dependencies = [
     "soundfile",
     "soxr",
     "regex",
-    "tqdm",
+    "num2words",
     "huggingface_hub",
+    "tqdm",
     "encodec",
     "vocos",
 ]

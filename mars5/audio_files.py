@@ -29,6 +29,7 @@ _BLOCK_FRAMES = 2**15
 _UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 for a FLAC stream of unstated length
 _STREAMED_SIZE = 0x7FFFF000  # sizes from here on are what programs write into a pipe: unknown
 _MAX_RIFF_CHUNKS = 1000
+_MAX_VOICE_INDEX = 2**20  # bytes, with the notes that it holds
 _SUBTYPES = {
     *("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
     *("VORBIS", "OPUS", "MPEG_LAYER_III"),
@@ -222,17 +223,38 @@ def _blocks(
 
 def _check_container(data: bytes | FileBytes, name: str, max_seconds: float) -> int:
     """Refuse what is not audio or is visibly cut; returns the frames an MP3 holds at least."""
-    if data[:4] in (b"RIFF", b"RIFX", b"RF64") and data[8:12] == b"WAVE":
+    kind = container(data)
+    if kind == "WAV":
         _check_wav_whole(data, name)
-    elif data[:4] == b"OggS":
+    elif kind == "OGG":
         _check_ogg_whole(data, name)
-    elif data[:3] == b"ID3" or _mp3_frame(data, 0):
+    elif kind == "MP3":
         return _check_mp3_whole(data, name, max_seconds)
-    elif data[:4] != b"fLaC":
+    elif _is_voice(data):
+        raise AudioInputError(
+            f"{name} is a voice file, not audio: give it to --voice, or in Python as "
+            "Voice.load(path)"
+        )
+    elif kind is None:
         raise AudioInputError(
             f"{name} looks like {_describe(data)}, not like audio; give a {_READS} file"
         )
     return 0
+
+
+def container(data: bytes | FileBytes) -> str | None:
+    """The kind of audio file that begins like this: WAV, OGG, MP3, FLAC; None for none."""
+    if data[:4] in (b"RIFF", b"RIFX", b"RF64") and data[8:12] == b"WAVE":
+        return "WAV"
+    if data[:3] == b"ID3" or _mp3_frame(data, 0):
+        return "MP3"
+    return {b"OggS": "OGG", b"fLaC": "FLAC"}.get(data[:4])
+
+
+def _is_voice(data: bytes | FileBytes) -> bool:
+    """Whether the index of a safetensors file states the format that `Voice.save` writes."""
+    length = min(int.from_bytes(data[:8], "little"), _MAX_VOICE_INDEX)
+    return data[8:9] == b"{" and b'"mars5-voice ' in data[8 : 8 + length]
 
 
 def _describe(data: bytes | FileBytes) -> str:

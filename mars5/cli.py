@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 import os
-import secrets
 import sys
 import time
 import traceback
@@ -23,18 +22,23 @@ from typing import TYPE_CHECKING, Any
 
 from mars5.commands import styles
 from mars5.commands.arguments import build_parser
-from mars5.commands.options import AUDIO_SUFFIXES, BROKEN_PIPE, FAILED, INTERRUPTED, STANDARD
+from mars5.commands.options import (
+    AUDIO_SUFFIXES,
+    BROKEN_PIPE,
+    FAILED,
+    INTERRUPTED,
+    STANDARD,
+    unused_transcript,
+)
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError, Mars5Error, TextError
-from mars5.text import MAX_TEXT, check_speakable
+from mars5.text import MAX_TEXT, check_speakable, read_lexicon
 
 if TYPE_CHECKING:
     from mars5.speech import Speech
     from mars5.tts import Mars5TTS
     from mars5.verify import Verify
     from mars5.voice import Voice
-
-SEEDS = 2**32  # drawn from so many: short enough to be typed again
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,10 +91,15 @@ def _say(args: argparse.Namespace) -> int:
     if args.file is not None:
         from mars5.longform.command import run
 
+        if args.output == STANDARD:
+            args.refuse("-f needs a file for -o; 'mars5 stream - -o -' writes to a pipe")
+        _check_output(args.output)
         return run(args, _speaker)
+    from mars5.seeds import fresh_seed
+
     _check_line(args)
     text = check_speakable(_read_text(args.text), max_characters=MAX_TEXT)
-    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    seed = fresh_seed() if args.seed is None else args.seed
     verify = _verify(args.verify)
     speaker = _speaker(args, text)
 
@@ -121,7 +130,7 @@ def _check_line(args: argparse.Namespace) -> None:
     """Refuse an output that cannot be written."""
     if args.output == STANDARD and sys.stdout.isatty():
         args.refuse("-o - writes audio: send standard output to a file or a pipe")
-    _check_output(args.output)
+    _check_output(args.output, pipe=True)
 
 
 def _shows_progress(args: argparse.Namespace) -> bool:
@@ -149,8 +158,10 @@ def _speaker(args: argparse.Namespace, text: str) -> Speaker:
         args.refuse("--ref-text goes with --ref")
     settings = dict(args.settings)
     InferenceConfig(**settings)  # what can be refused is refused before the long work
+    _check_inputs(args.ref, args.style)
     ref, has_transcript = _reference(args)
     style = styles.chosen_style(args)
+    lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
     model = _load(args)
     if ref is None and model.default_voice is not None:
         has_transcript = model.default_voice.transcript is not None
@@ -162,8 +173,9 @@ def _speaker(args: argparse.Namespace, text: str) -> Speaker:
         "style": style,
         "style_strength": args.style_strength,
         "normalise": args.normalise,
+        "lexicon": lexicon,
     }
-    remarks = styles.tell(style, profile)
+    remarks = [*styles.tell(style, profile), *unused_transcript(args, cfg)]
     return Speaker(model, (ref, args.ref_text, cfg), directions, remarks)
 
 
@@ -192,21 +204,50 @@ def _read_text(text: str) -> str:
         raise TextError(f"standard input is not {error.encoding} text: {error.reason}") from error
 
 
-def _check_output(output: str) -> None:
-    target = Path(output)
-    if output == STANDARD:
+def _check_output(output: str, flag: str = "-o", *, pipe: bool = False) -> None:
+    """Refuse, before the work, a file that no audio could be written to.
+
+    Args:
+        flag: what it was given to.
+        pipe: whether - writes to standard output.
+    """
+    if pipe and output == STANDARD:
         return
-    if target.suffix.lower() not in AUDIO_SUFFIXES:
+    if not _names_audio(output):
+        ends = f"{flag} is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}"
+        raise ConfigError(f"{ends}, or be -" if pipe else ends)
+    _check_place(output, flag)
+
+
+def _check_voice_output(output: str) -> None:
+    """Refuse what can only be a slip, such as the name of the recording itself."""
+    if output == STANDARD or _names_audio(output):
         raise ConfigError(
-            f"-o is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}, or be -"
+            f"-o is {output!r}, but the name of a voice file ends in .voice or .safetensors"
         )
-    _check_folder(output)
+    _check_place(output, "-o")
 
 
-def _check_folder(output: str) -> None:
-    folder = Path(output).parent
-    if not folder.is_dir():
-        raise ConfigError(f"-o is {output!r}, but there is no folder {folder}: make it")
+def _names_audio(output: str) -> bool:
+    return Path(output).suffix.lower() in AUDIO_SUFFIXES
+
+
+def _check_place(output: str, flag: str) -> None:
+    target = Path(output)
+    if target.is_dir():
+        raise ConfigError(f"{flag} is {output!r}, which is a folder: name a file in it")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{flag} is {output!r}, but there is no folder {target.parent}: make it")
+
+
+def _check_inputs(*paths: str | None) -> None:
+    """Refuse, before a model is loaded, files that are not there or cannot be read."""
+    from mars5.audio_files import open_regular
+
+    for path in paths:
+        if path is not None:
+            with open_regular(Path(path)):
+                pass
 
 
 def _reference(args: argparse.Namespace) -> tuple[str | Voice | None, bool]:
@@ -255,9 +296,9 @@ def _summary(output: str, speech: Speech, taken: float, seed: int) -> str:
 def _voice_make(args: argparse.Namespace) -> int:
     from mars5.reference.prepare import prepare_reference
 
-    _check_folder(args.output)
+    _check_voice_output(args.output)
     if args.keep is not None:
-        _check_output(args.keep)
+        _check_output(args.keep, "--keep")
     prepared = prepare_reference(args.ref, args.text, transcribe=args.transcribe, pick=args.pick)
     notes = {**prepared.provenance, **dict(args.note)}
     voice = _load(args).voice(prepared.audio, prepared.transcript, provenance=notes)
@@ -286,7 +327,7 @@ def _voice_check(args: argparse.Namespace) -> int:
 def _voice_blend(args: argparse.Namespace) -> int:
     from mars5.voice import Voice
 
-    _check_folder(args.output)
+    _check_voice_output(args.output)
     blend = Voice.blend([(Voice.load(path), weight) for path, weight in args.parts])
     files = {f"{i}.file": Path(path).name for i, (path, _) in enumerate(args.parts, 1)}
     notes = {**blend.provenance, **files, **dict(args.note)}
@@ -333,6 +374,7 @@ def _batch(args: argparse.Namespace) -> int:
 
     if args.ref_text is not None and args.ref is None:
         args.refuse("--ref-text goes with --ref")
+    _check_inputs(args.ref)
     return run(args)
 
 
@@ -340,6 +382,7 @@ def _edit(args: argparse.Namespace) -> int:
     from mars5.commands.edit import run
 
     _check_output(args.output)
+    _check_inputs(args.recording)
     return run(args)
 
 
@@ -350,6 +393,7 @@ def _styles(args: argparse.Namespace) -> int:
 def _eval(args: argparse.Namespace) -> int:
     from mars5.eval.command import run
 
+    _check_inputs(*args.ref)
     return run(args)
 
 

@@ -80,7 +80,7 @@ def find(model: str | os.PathLike[str], **hub_options: Any) -> ModelFiles:
     name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else model
     if isinstance(name, str) and _is_folder(name):
         return in_folder(Path(name))
-    if not isinstance(name, str) or not _REPO.fullmatch(name) or ".." in name:
+    if not isinstance(name, str) or not _is_repository(name):
         raise HubError(
             f"{name!r:.200} is neither 'nano', nor a folder here, nor a hub repository "
             "'owner/name': name one of these"
@@ -92,6 +92,15 @@ def find(model: str | os.PathLike[str], **hub_options: Any) -> ModelFiles:
         optional_hub_file(name, CODEC_FILE, **hub_options),
         optional_hub_file(name, VOICE_FILE, **hub_options),
     )
+
+
+def is_known_place(name: str) -> bool:
+    """Whether a name means a folder here or, there or not, a hub repository."""
+    return _is_folder(name) or _is_repository(name)
+
+
+def _is_repository(name: str) -> bool:
+    return _REPO.fullmatch(name) is not None and ".." not in name
 
 
 def _is_folder(name: str) -> bool:

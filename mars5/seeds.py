@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
+
 import numpy as np
 import torch
 
 from mars5.errors import ConfigError
 
 _PIECE, _REFINEMENT = 1, 2
+
+
+def fresh_seed() -> int:
+    """A seed for who gave none, short enough to be typed again."""
+    return secrets.randbelow(2**32)
 
 
 class Seeds:

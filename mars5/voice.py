@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from mars5.audio_files import container
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
 from mars5.errors import ConfigError, TextError, VoiceError
 from mars5.files import replacing
@@ -229,16 +230,23 @@ class Voice:
             size = None
         if size is None:
             raise VoiceError(f"no voice file at {path}: make one with `mars5 voice make`")
-        if size > MAX_FILE_BYTES:
-            raise VoiceError(f"{path} is larger than {MAX_FILE_BYTES} bytes: this is no voice file")
+        data = b""
         try:
-            data = path.read_bytes()  # never mapped: the file may be cut short while in use
+            with path.open("rb") as file:  # never mapped: it may be cut short while in use
+                data = file.read(MAX_FILE_BYTES)
+            if size > MAX_FILE_BYTES:
+                raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
             tensors = load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             texts = header.get("__metadata__", {})
             provenance = json.loads(texts.get("provenance", "{}"))
             frame_rate = float(texts["frame_rate"]) if "frame_rate" in texts else None
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
+            if container(data) is not None:
+                raise VoiceError(
+                    f"{path} is a recording, not a voice file: give it to --ref, or make a voice "
+                    "of it with `mars5 voice make`"
+                ) from error
             raise VoiceError(f"{path} is no intact voice file: {error}") from error
         return cls._from_parts(path, tensors, texts, provenance, frame_rate)
 

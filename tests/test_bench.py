@@ -240,6 +240,14 @@ def test_figures_are_exact() -> None:
     assert processor["bandwidth_share"] == pytest.approx(wall["bandwidth_share"])
 
 
+def test_table_names_the_steps_that_are_made() -> None:
+    counts, times = known_times()
+    assert "real-time factor, draft (8) " in report(counts, times).table()
+    settled = report(replace(counts, settle_step=200), times).table()
+    assert "real-time factor, exact (1) " in settled
+    assert "real-time factor, draft (1) " in settled
+
+
 def test_table_says_what_is_extrapolated_and_assumed() -> None:
     table = report(*known_times(), compare=True).table()
     assert "by processor time" in table

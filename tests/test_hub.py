@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import runpy
 from collections.abc import Callable
 from dataclasses import replace
 from http.client import IncompleteRead
@@ -234,6 +236,13 @@ def test_downloads_go_into_the_cache_once(cache: Path, monkeypatch: pytest.Monke
 
 
 # ---------------------------------------------------------------- torch.hub
+
+
+def test_torch_hub_is_told_all_that_the_package_imports() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project]")[1]
+    core = project.split("\ndependencies = [")[1].split("\n]")[0]
+    told = runpy.run_path(str(ROOT / "hubconf.py"))["dependencies"]
+    assert told == re.findall(r'^    "([\w-]+)', core, re.MULTILINE)
 
 
 def _torch_hub(**options: Any) -> Any:

@@ -31,12 +31,6 @@ def test_code_blocks_that_need_downloads_are_valid() -> None:
         compile(block, "README.md", "exec")
 
 
-def test_links_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
-    assert links
-    assert all((ROOT / link).exists() for link in links)
-
-
 def test_map_names_every_folder() -> None:
     table = TEXT.split("## Map")[1].split("##")[0]
     for folder in {path.parent for path in (ROOT / "mars5").rglob("*.py")}:

@@ -131,6 +131,18 @@ def test_the_first_sound_is_timed(tiny: Mars5TTS, voice: Voice) -> None:
     assert stream.speech.first_sound_seconds == stream.first_sound_seconds == first
 
 
+def test_the_speech_says_how_it_was_directed(tiny: Mars5TTS, voice: Voice) -> None:
+    words = "warm and reassuring"
+    stream = tiny.stream(ONE, voice, seed=1, profile="flash", instructions=words)
+    next(stream)
+    stream.close()  # before a piece is finished
+    assert stream.speech.profile is not None
+    assert stream.speech.profile.name == "flash"
+    assert stream.speech.style is not None
+    assert stream.speech.style.style.name == "warm"
+    assert stream.speech.codes.shape[1] == 8
+
+
 def test_pauses_are_silence_of_their_length(tiny: Mars5TTS, voice: Voice) -> None:
     stream = tiny.stream(f"{ONE} [pause 0.5s] {ONE}", voice, cfg=SHALLOW, seed=3)
     list(stream)

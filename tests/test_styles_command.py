@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from conftest import write_tiny_model
 from mars5 import Mars5TTS, hub
 from mars5.audio import write_audio
 from mars5.cli import main
+from mars5.commands.arguments import build_parser
+from mars5.commands.styles import profile_of
 from mars5.engine import Engine, Task
 from mars5.styles import MANIFEST, StyleBank
 
@@ -85,6 +88,15 @@ def test_a_deep_clone_continues_a_style_that_is_transcribed(
     assert main(say(*options, "--style-text", "A clip.")) == 0
     assert tasks[-1].cfg.deep_clone
     assert tasks[-1].prompt.n_speech > 0
+
+
+@pytest.mark.parametrize(("command", "chosen"), [("say", "pro"), ("stream", "flash")])
+def test_auto_knows_whether_the_line_streams(command: str, chosen: str) -> None:
+    model = SimpleNamespace(device=torch.device("cuda"))
+    args = build_parser().parse_args([command, "Hi.", "--profile", "auto"])
+    profile = profile_of(args, model, "Hi.", has_transcript=True)  # type: ignore[arg-type]
+    assert profile is not None
+    assert profile.name == chosen
 
 
 def test_unknown_instructions_fail_before_the_model_is_loaded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars5.errors import TextError
-from mars5.text import Piece, prepare, prepare_stream, rewriter
+from mars5.text import Piece, prepare, prepare_stream, read_lexicon, rewriter
 from mars5.text.lexicon import MAX_ENTRIES, compile_lexicon
 
 
@@ -130,3 +131,30 @@ def test_streamed_is_whole(words: list[str], size: int) -> None:
     text = "Go " + " ".join(words)
     chunks = [text[at : at + size] for at in range(0, len(text), size)]
     assert list(prepare_stream(chunks)) == prepare(text)
+
+
+def test_a_lexicon_file(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("\ufeff# comment\nnginx = engine x\n\nC#=C sharp\n New York =Noo York\n")
+    assert read_lexicon(path) == {"nginx": "engine x", "C#": "C sharp", "New York": "Noo York"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"nginx", "line 2: expected 'word = how it is said', got 'nginx'"),
+        (b"nginx =", "line 2: expected 'word = "),
+        (b"= engine", "line 2: the key '' in lexicon has no letter"),
+        (b"one = two", "line 2: there is an entry for 'one' already"),
+        (b"word = " + b"x" * 300, "line 2: the value of 'word' in lexicon has 300 characters"),
+        (b"caf\xe9 = cafe", "as UTF-8 text"),
+    ],
+)
+def test_a_lexicon_file_that_is_refused(tmp_path: Path, line: bytes, said: str) -> None:
+    path = tmp_path / "words.txt"
+    path.write_bytes(b"one = won\n" + line)
+    with pytest.raises(TextError, match=said) as caught:
+        read_lexicon(path)
+    assert "words.txt" in str(caught.value)
+    with pytest.raises(TextError, match="cannot read the lexicon"):
+        read_lexicon(tmp_path)

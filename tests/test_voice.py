@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mars5 import InferenceConfig, Mars5TTS, Voice
+from mars5.audio import load_reference, write_audio
 from mars5.checkpoint import read_checkpoint, write_checkpoint
 from mars5.codec import MelCodec
-from mars5.errors import TextError, VoiceError
+from mars5.errors import AudioInputError, TextError, VoiceError
 from mars5.voice import FORMAT, MAX_FILE_BYTES, MAX_FRAMES
 
 SETTINGS = InferenceConfig(timesteps=2, generate_max_len_override=90, freq_penalty=0)
@@ -251,7 +252,6 @@ def test_every_truncation_is_refused(voice: Voice, tmp_path: Path) -> None:
 def test_foreign_files(tiny_folder: Path, tmp_path: Path) -> None:
     for name, data in {
         "page": b"<!DOCTYPE html><html></html>",
-        "wave": b"RIFF\x24\x00\x00\x00WAVEfmt ",
         "pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00.",
         "huge header": (2**62).to_bytes(8, "little") + b"{}",
     }.items():
@@ -265,7 +265,25 @@ def test_foreign_files(tiny_folder: Path, tmp_path: Path) -> None:
             Voice.load(missing)
 
 
-def test_oversized_files_are_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_recording_is_no_voice_and_a_voice_no_recording(
+    suffix: str, voice: Voice, tmp_path: Path
+) -> None:
+    """By what they hold, whatever their names."""
+    write_audio(tmp_path / f"a{suffix}", torch.rand(24_000) - 0.5)
+    recording = (tmp_path / f"a{suffix}").rename(tmp_path / "a.voice")
+    with pytest.raises(VoiceError, match=r"is a recording, not a voice file: give it to --ref"):
+        Voice.load(recording)
+    with recording.open("ab") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(VoiceError, match="is a recording"):
+        Voice.load(recording)
+    replace(voice, provenance={"note": "x" * 100_000}).save(tmp_path / "v.wav")
+    with pytest.raises(AudioInputError, match="is a voice file, not audio: give it to --voice"):
+        load_reference(tmp_path / "v.wav")
+
+
+def test_oversized_files_are_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "v"
     with path.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)

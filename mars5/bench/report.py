@@ -166,7 +166,7 @@ class Report:
         quickest = min(self.plan.profiles, key=self.plan.profiles.__getitem__)
         yield f"first sound ({quickest}), s", f"{f['first_sound_seconds']:.3f}"
         for name, factor in f["real_time_factor"].items():
-            yield f"real-time factor, {name} ({self.plan.profiles[name]})", _short(factor)
+            yield f"real-time factor, {name} ({self.steps[name]})", _short(factor)
         yield "memory: GB/s read", f"{f['bandwidth'] / 1e9:.1f}"
         yield "matmul: TFLOP/s", f"{f['flops'] / 1e12:.3f}"
         if "naive" in f:

@@ -14,6 +14,7 @@ from mars5.commands.options import (
     add_direction,
     add_global_options,
     add_json,
+    add_lexicon,
     add_model_options,
     add_no_normalise,
     add_note,
@@ -23,7 +24,8 @@ from mars5.commands.options import (
     new_command,
 )
 from mars5.commands.values import (
-    count,
+    positive,
+    seed,
     shard,
     weighted,
 )
@@ -81,9 +83,10 @@ def _add_say(commands: Any) -> None:
         "an existing file is replaced",
     )
     add_model_options(say)
-    say.add_argument("--seed", type=int, help="repeat a result; default: a new one, reported")
+    say.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_verify(say)
     add_no_normalise(say)
+    add_lexicon(say)
     add_direction(say)
     add_settings(say)
     say.set_defaults(command="say", refuse=say.error, model=None)  # None: that of the profile
@@ -104,8 +107,9 @@ def _add_stream(commands: Any) -> None:
     stream.add_argument("--raw", action="store_true", help="with -o -: 16-bit samples, no header")
     stream.add_argument("--play", action="store_true", help="play it (needs mars5[play])")
     add_model_options(stream)
-    stream.add_argument("--seed", type=int, help="repeat a result; default: a new one, reported")
+    stream.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_no_normalise(stream)
+    add_lexicon(stream)
     add_direction(stream)
     add_settings(stream)
     stream.set_defaults(command="stream", refuse=stream.error, model=None)
@@ -132,9 +136,9 @@ def _add_edit(commands: Any) -> None:
         help=f"{', '.join(AUDIO_SUFFIXES)}; default: edited.wav; an existing file is replaced",
     )
     add_model_options(edit)
-    edit.add_argument("--seed", type=int, help="repeat a result; default: a new one, reported")
+    edit.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_verify(edit)
-    add_settings(edit)
+    add_settings(edit, clones=False)  # an edit goes on from the recording
     edit.set_defaults(command="edit", refuse=edit.error)
 
 
@@ -152,10 +156,10 @@ def _add_batch(commands: Any) -> None:
     add_reference(batch)
     add_model_options(batch)
     batch.add_argument(
-        "--seed", type=count, default=0, metavar="N", help="line L takes N + L; default: 0"
+        "--seed", type=seed, default=0, metavar="N", help="line L takes N + L; default: 0"
     )
     batch.add_argument(
-        "--batch-size", type=count, default=8, metavar="N", help="texts at a time; default: 8"
+        "--batch-size", type=positive, default=8, metavar="N", help="texts at a time; default: 8"
     )
     batch.add_argument(
         "--shard",
@@ -164,6 +168,7 @@ def _add_batch(commands: Any) -> None:
         metavar="I/N",
         help="only the I-th of N equal shares of the lines: one for each of N machines",
     )
+    add_lexicon(batch)
     add_settings(batch)
     batch.set_defaults(command="batch", refuse=batch.error)
 

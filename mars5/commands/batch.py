@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mars5.audio import write_audio
+from mars5.commands.options import FAILED, unused_transcript
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError, TextError
+from mars5.text import read_lexicon
 from mars5.tts import Mars5TTS
 from mars5.voice import Voice
 
-FAILED = 1
 MAX_BYTES = 256 * 2**20
 
 
@@ -129,8 +130,9 @@ def _speak(
     manifest: Manifest,
 ) -> int:
     """Speak the wanted texts and note what came of them; returns how many failed."""
-    model = Mars5TTS.from_pretrained(args.model, device=args.device)
+    lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
     ref = Voice.load(args.voice) if args.voice is not None else args.ref
+    model = Mars5TTS.from_pretrained(args.model, device=args.device)
     voice = ref if isinstance(ref, Voice) else model.default_voice
     said = args.ref_text if args.ref is not None else voice and voice.transcript
     cfg = replace(model.default_config.for_reference(said is not None), **settings)
@@ -141,7 +143,11 @@ def _speak(
         cfg,
         seeds=[entry["seed"] for entry in wanted],
         batch_size=args.batch_size,
+        lexicon=lexicon,
     )
+    if not args.quiet:
+        for line in unused_transcript(args, cfg):
+            print(f"mars5: {line}", file=sys.stderr)
     failed = 0
     for item in _shown(items, len(wanted), args.quiet):
         entry = wanted[item.index]

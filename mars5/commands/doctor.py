@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,18 @@ if TYPE_CHECKING:
     from mars5.profiles import Profile
     from mars5.tts import Mars5TTS
 
-PACKAGES = ("torch", "torchaudio", "encodec", "vocos", "huggingface_hub")
+PACKAGES = (
+    *("torch", "torchaudio", "encodec", "vocos", "safetensors", "huggingface_hub"),
+    *("soundfile", "soxr", "num2words"),
+)
+# What is imported of each extra, here or by speechmos.
+EXTRAS = {
+    "eval": (
+        *("faster_whisper", "whisper_normalizer", "rapidfuzz", "resemblyzer", "speechmos"),
+        *("onnxruntime", "matplotlib"),
+    ),
+    "play": ("sounddevice",),
+}
 GIB = 2**30
 
 
@@ -42,10 +55,12 @@ def examine(model: str, device: str | None = None) -> Iterator[Fact]:
     Args:
         model, device: as in `Mars5TTS.from_pretrained`; the model is loaded as a trial.
     """
-    yield Fact("mars5", f"{__version__} in {Path(__file__).parent}")
+    yield Fact("mars5", f"{__version__} in {Path(__file__).parents[1]}")
     yield Fact("python", f"{platform.python_version()} at {sys.executable}, {platform.platform()}")
     for package in PACKAGES:
         yield Fact(package, _version(package))
+    for name, modules in EXTRAS.items():
+        yield Fact(f"mars5[{name}]", _extra(name, modules))
     yield from _devices()
     yield Fact("memory", _free_memory())
     yield from _caches()
@@ -57,6 +72,13 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return f"not installed: run `pip install {package}`"
+
+
+def _extra(name: str, modules: tuple[str, ...]) -> str:
+    lacking = [module for module in modules if find_spec(module) is None]
+    if not lacking:
+        return "installed"
+    return f"not installed ({', '.join(lacking)} missing): run `pip install 'mars5[{name}]'`"
 
 
 def _devices() -> Iterator[Fact]:
@@ -130,8 +152,9 @@ def _model(model: str, device: str | None) -> Iterator[Fact]:
     except (Mars5Error, ImportError, OSError, RuntimeError, MemoryError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         yield Fact("problem", f"{model} cannot be loaded: {problem}", fatal=True)
-        if isinstance(error, HubError):
-            yield Fact("remedy", "online, `mars5 say` fetches what lacks; this report does not")
+        if isinstance(error, HubError) and hub.is_known_place(model):
+            line = f"mars5 say --model {shlex.quote(model)} Hello."
+            yield Fact("remedy", f"online, `{line}` fetches what lacks; this report does not")
 
 
 def _loaded(files: hub.ModelFiles, device: str | None) -> Iterator[Fact]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 import time
 from dataclasses import replace
@@ -11,11 +10,10 @@ from dataclasses import replace
 from mars5.audio import write_audio
 from mars5.config import InferenceConfig
 from mars5.editing import Edited
+from mars5.seeds import fresh_seed
 from mars5.transcripts import changes
 from mars5.tts import Mars5TTS
 from mars5.verify import Verify, describe
-
-SEEDS = 2**32
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     InferenceConfig(**settings)
     changes(args.transcript, args.new)
     verify = False if args.verify is None else Verify(tries=args.verify)
-    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    seed = fresh_seed() if args.seed is None else args.seed
     model = Mars5TTS.from_pretrained(args.model, device=args.device)
     cfg = replace(model.default_config, **settings)
     started = time.perf_counter()

@@ -12,6 +12,7 @@ from mars5.commands.options import (
 from mars5.commands.values import (
     count,
     positive,
+    seed,
 )
 from mars5.config import STEP_PROFILES
 
@@ -41,7 +42,7 @@ def add_eval(commands: Any) -> None:
         help="everyday (default), numbers_names_questions, paragraphs, hard, or a text file",
     )
     command.add_argument("--limit", type=positive, metavar="N", help="the first N texts only")
-    command.add_argument("--seeds", type=count, nargs="+", default=[1, 2, 3], metavar="N")
+    command.add_argument("--seeds", type=seed, nargs="+", default=[1, 2, 3], metavar="N")
     command.add_argument(
         "--asr",
         nargs="+",

@@ -13,6 +13,7 @@ from mars5.commands.values import (
     setting,
     share,
 )
+from mars5.config import InferenceConfig
 from mars5.hub import NANO
 from mars5.profiles import NAMES as PROFILE_NAMES
 
@@ -78,23 +79,41 @@ def add_reference(command: argparse.ArgumentParser) -> None:
     voice = command.add_mutually_exclusive_group()
     voice.add_argument("--ref", metavar="AUDIO", help="clone the voice of this recording")
     voice.add_argument("--voice", metavar="FILE", help="speak with a file of 'mars5 voice make'")
-    command.add_argument("--ref-text", metavar="TEXT", help="what --ref says: a deep, closer clone")
+    command.add_argument("--ref-text", metavar="TEXT", help="what --ref says: allows a deep clone")
 
 
-def add_settings(command: argparse.ArgumentParser) -> None:
+def unused_transcript(args: argparse.Namespace, cfg: InferenceConfig) -> list[str]:
+    """A line to say so if the transcript of `--ref-text` changes nothing, and nobody wished that.
+
+    Args:
+        cfg: the settings that the line came to.
+    """
+    asked = "deep_clone" in dict(args.settings)
+    if args.ref_text is None or cfg.deep_clone or asked:
+        return []
+    return ["the transcript is not used: shallow clones are recommended here; --deep uses it"]
+
+
+def add_settings(command: argparse.ArgumentParser, *, clones: bool = True) -> None:
+    """Flags of the common settings; `clones`: with those that choose the kind of clone."""
     settings = command.add_argument_group("settings", "start from those the model recommends")
-    settings.add_argument(
-        "--shallow",
-        dest="settings",
-        action="append_const",
-        default=[],
-        const=("deep_clone", False),
-        help="copy the voice alone, even where the transcript would allow a deep clone",
-    )
+    if clones:
+        _add_depth(settings.add_mutually_exclusive_group())
     append = partial(settings.add_argument, dest="settings", action="append", default=[])
     for flag, name, text in _SETTING_FLAGS:
         append(flag, metavar="N", type=partial(setting, name), help=text)
     append("--set", metavar="NAME=VALUE", type=named_setting, help="any InferenceConfig setting")
+
+
+def _add_depth(group: Any) -> None:
+    for flag, deep, text in (
+        ("--deep", True, "continue the reference, whose transcript must be known"),
+        ("--shallow", False, "copy the voice alone, even where a deep clone would be possible"),
+    ):
+        setting = ("deep_clone", deep)
+        group.add_argument(
+            flag, dest="settings", action="append_const", default=[], const=setting, help=text
+        )
 
 
 def add_set(command: argparse.ArgumentParser) -> None:
@@ -142,6 +161,14 @@ def add_no_normalise(command: argparse.ArgumentParser) -> None:
         dest="normalise",
         action="store_false",
         help="leave numbers, dates and so on as they are written",
+    )
+
+
+def add_lexicon(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lexicon",
+        metavar="FILE",
+        help="how words are said: lines such as 'nginx = engine x', in UTF-8 (docs/text.md)",
     )
 
 

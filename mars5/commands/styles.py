@@ -70,7 +70,7 @@ def profile_of(
     directed = args.style is not None or args.instructions is not None
     return resolve_profile(
         args.profile, model.device.type, characters=len(text), transcript=has_transcript,
-        directed=directed,
+        live=args.command == "stream", directed=directed,
     )  # fmt: skip
 
 

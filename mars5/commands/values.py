@@ -13,6 +13,12 @@ def count(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    if count(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"expected a seed from 0 to 2**63 - 1, got {text!r}")
+    return int(text)
+
+
 def share(text: str) -> float:
     with suppress(ValueError):
         if 0 <= float(text) <= 1:

@@ -18,7 +18,7 @@ from mars5.eval.references import Reference, read_references
 from mars5.eval.report import PLOTS, Report
 from mars5.eval.scorecard import Card, Judges
 from mars5.eval.similarity import SpeakerJudge, baselines, bystanders
-from mars5.eval.sources import Source, Utterance, load_checkpoint, open_source
+from mars5.eval.sources import Source, Utterance, check_source, load_checkpoint, open_source
 from mars5.eval.sweep import BEST, run_sweep
 from mars5.hub import NANO
 
@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     texts = read_list(args.list)[: args.limit]
     names = [*(args.sources or [NANO]), *([args.teacher] if args.teacher else [])]
+    for name in names:
+        check_source(name)  # refused before the ears are loaded
     references = _references(args)
     ears = [Recogniser(name, args.threads) for name in args.asr or ["base"]]
     judges = Judges(
@@ -62,11 +64,12 @@ def _sweep(args: argparse.Namespace) -> int:
     if len(args.sources) > 1 or args.teacher or args.json or args.plot:
         args.refuse("--sweep takes one model, and neither --teacher nor --json nor --plot")
     texts = read_list(args.list)[: args.limit]
+    model = args.sources[0] if args.sources else NANO
+    check_source(model)
     judges = Judges(
         [Recogniser(name, args.threads) for name in (args.asr or ["tiny.en"])[:1]],
         quality=min(args.dnsmos, _SWEEP_DNSMOS),
     )
-    model = args.sources[0] if args.sources else NANO
     checkpoint = load_checkpoint(model, dict(args.settings), _references(args), args.device)
     folder = Path(args.sweep)
     tell = partial(print, file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from mars5 import hub
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError, GenerationError
 from mars5.eval.clips import (
@@ -27,7 +28,6 @@ from mars5.eval.clips import (
 )
 from mars5.eval.ears import Wave
 from mars5.eval.references import Reference
-from mars5.hub import NANO
 
 if TYPE_CHECKING:
     from mars5.speech import Speech
@@ -230,13 +230,30 @@ def open_source(
         Mars5Error: what the name means cannot be read or loaded.
     """
     path = Path(name)
+    if _means_checkpoint(name):
+        return load_checkpoint(name, settings, references, device, streamed)
     if path.suffix.lower() in MANIFESTS:
         return Recordings(name, read_manifest(path))
-    if name.partition(":")[0] in TEACHERS and ":" in name:
-        return Teacher(name)
-    if name != NANO and path.is_dir() and _holds_audio(path):
+    if path.is_dir():
         return Recordings(name, read_folder(path, texts))
-    return load_checkpoint(name, settings, references, device, streamed)
+    return Teacher(name)
+
+
+def check_source(name: str) -> None:
+    """Look for the checkpoint that a name means, if it means one; nothing is loaded.
+
+    Raises:
+        Mars5Error: it is not there.
+    """
+    if _means_checkpoint(name):
+        hub.find(name)
+
+
+def _means_checkpoint(name: str) -> bool:
+    path = Path(name)
+    is_teacher = name.partition(":")[0] in TEACHERS and ":" in name
+    holds_audio = name != hub.NANO and path.is_dir() and _holds_audio(path)
+    return not (path.suffix.lower() in MANIFESTS or is_teacher or holds_audio)
 
 
 def load_checkpoint(

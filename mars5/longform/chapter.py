@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from mars5.engine import Engine
 from mars5.errors import ConfigError, TextError
 from mars5.files import replacing
 from mars5.longform.narration import narrate
-from mars5.seeds import Seeds
+from mars5.seeds import Seeds, fresh_seed
 from mars5.speech import worst_reason
 from mars5.text import Piece
 from mars5.voice import Voice
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 2**20  # of a text file: several libraries' worth of chapters
 _FACTS = {"samples", "level", "finish_reason", "heard"}
-SEEDS = 2**32  # drawn from so many: short enough to be typed again
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Journal:
         if same and seed in (None, found["seed"]):
             self.seed: int = found["seed"]
             return
-        self.seed = secrets.randbelow(SEEDS) if seed is None else seed
+        self.seed = fresh_seed() if seed is None else seed
         with told(folder):
             if folder.exists():
                 _clear(folder, bool(found))

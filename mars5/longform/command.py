@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mars5.audio import file_format
 from mars5.longform.chapter import Chapter, read_text
 from mars5.verify import Hearing, Verify, as_verify, describe
 
@@ -26,9 +24,6 @@ def run(
     Raises:
         Mars5Error: as in `Mars5TTS.speak_file`.
     """
-    if args.output == "-":
-        args.refuse("-f needs a file for -o; 'mars5 stream - -o -' writes to a pipe")
-    file_format(Path(args.output).suffix.lower())  # what can be refused is refused first
     text = read_text(args.file)
     verify = None if args.verify is None else as_verify(Verify(tries=args.verify))
     speaker = make_speaker(args, text)

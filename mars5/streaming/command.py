@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from mars5.audio_writer import Write, audio_file, raw_stream, wav_stream
+from mars5.commands.options import STANDARD
 from mars5.errors import Mars5Error, TextError
+from mars5.seeds import fresh_seed
 from mars5.speech import Speech
 from mars5.streaming.asynchronous import read_ahead
 from mars5.streaming.playing import loudspeaker
 
 if TYPE_CHECKING:
     from mars5.cli import Speaker
-
-STANDARD = "-"
-SEEDS = 2**32
 
 
 def run(
@@ -34,7 +32,7 @@ def run(
         args.refuse("give --play, -o FILE or both")
     if args.raw and args.output != STANDARD:
         args.refuse("--raw goes with -o -")
-    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    seed = fresh_seed() if args.seed is None else args.seed
     speaker = make_speaker(args, "" if args.text == STANDARD else args.text)
     text = _lines() if args.text == STANDARD else args.text
     stream = speaker.model.stream(text, *speaker.given, seed=seed, **speaker.directions)

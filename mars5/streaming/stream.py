@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mars5.audio import AudioInput
-from mars5.config import SAMPLE_RATE, InferenceConfig
+from mars5.config import N_CODEBOOKS, SAMPLE_RATE, InferenceConfig
 from mars5.device import memory_errors
-from mars5.direction import Direction, directed
+from mars5.direction import Directed, Direction, directed
 from mars5.engine import Engine
 from mars5.errors import GenerationError
 from mars5.seeds import Seeds
@@ -61,13 +61,12 @@ class SpeechStream(Iterator[Chunk]):
         self,
         engine: Engine,
         pieces: Iterable[Piece],
-        voice: Voice,
-        cfg: InferenceConfig,
+        given: Directed,
         seeds: Seeds,
         started: float | None,
     ) -> None:
         self.first_sound_seconds: float | None = None
-        self._engine, self._voice, self._cfg, self._seeds = engine, voice, cfg, seeds
+        self._engine, self._wished, self._seeds = engine, given, seeds
         self._started = started
         self._stopped, self._at_work = threading.Event(), threading.Lock()
         self._given: list[Tensor] = []
@@ -120,9 +119,11 @@ class SpeechStream(Iterator[Chunk]):
         none = torch.zeros(0, dtype=torch.int64)
         return Speech(
             torch.cat(self._given),
-            torch.cat([part.codes for part in parts]) if parts else none.reshape(0, 8),
+            torch.cat([part.codes for part in parts]) if parts else none.reshape(0, N_CODEBOOKS),
             torch.cat([none, *(torch.tensor(part.coarse.codes) for part in parts)]),
             worst_reason(piece.finish_reason for piece, _ in self._done),
+            style=self._wished.choice,
+            profile=self._wished.profile,
             pieces=tuple(piece for piece, _ in self._done),
             first_sound_seconds=self.first_sound_seconds,
         )
@@ -143,7 +144,7 @@ class SpeechStream(Iterator[Chunk]):
 
     def _speak(self, index: int, piece: Piece) -> Iterator[Chunk]:
         task = self._engine.task(
-            piece.text, self._voice, None, self._cfg, self._seeds.of_piece(index)
+            piece.text, self._wished.voice, None, self._wished.cfg, self._seeds.of_piece(index)
         )
         before = silence(piece.pause_before)
         start = sum(map(len, self._given)) + len(before)
@@ -181,4 +182,4 @@ def open_stream(
     if isinstance(pieces, list):
         for piece in pieces:  # what can be refused is refused before the first sound
             engine.task(piece.text, given.voice, None, given.cfg, None)
-    return SpeechStream(engine, pieces, given.voice, given.cfg, seeds, begun)
+    return SpeechStream(engine, pieces, given, seeds, begun)

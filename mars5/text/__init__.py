@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mars5.text.checks import MAX_CHARACTERS, check_speakable
 from mars5.text.front import MAX_TEXT, prepare, prepare_limited, prepare_stream, rewriter
+from mars5.text.lexicon import read_lexicon
 from mars5.text.normaliser import normalise
 from mars5.text.pieces import Piece, PieceStream, split_text
 
@@ -20,6 +21,7 @@ __all__ = [
     "prepare",
     "prepare_limited",
     "prepare_stream",
+    "read_lexicon",
     "rewriter",
     "split_text",
 ]

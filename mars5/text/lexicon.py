@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from mars5.errors import TextError
 from mars5.text.checks import check_characters, has_speech
 
 MAX_ENTRIES = 5_000
 MAX_ENTRY_CHARACTERS = 200
+
+
+def read_lexicon(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The lexicon in a file of UTF-8 lines `word = said`; `#` begins a line of comment.
+
+    Raises:
+        TextError: the file cannot be read, or a line of it cannot be meant; both are named.
+    """
+    try:
+        content = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a zero byte in the path
+        raise TextError(f"cannot read the lexicon {path!s} as UTF-8 text: {error}") from error
+    lexicon: dict[str, str] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        word, equals, said = (part.strip() for part in line.partition("="))
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        place = f"{path!s}, line {number}"
+        if not equals or not said:
+            raise TextError(f"{place}: expected 'word = how it is said', got {line!r:.80}")
+        if word in lexicon:
+            raise TextError(f"{place}: there is an entry for {word!r} already: keep one of them")
+        try:
+            compile_lexicon({word: said})
+        except TextError as error:
+            raise TextError(f"{place}: {error}") from error
+        lexicon[word] = said
+    return lexicon
 
 
 def compile_lexicon(lexicon: Mapping[str, str]) -> Callable[[str], str]:

@@ -1,0 +1,110 @@
+"""What a command line is refused for, before a model is loaded and before a file is touched."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mars5 import Mars5TTS
+from mars5.cli import main
+from mars5.commands import doctor
+from mars5.errors import HubError
+from mars5.eval import command
+
+READER = Path(__file__).parent.parent / "examples" / "reader.wav"
+WORDS = ["--transcript", "a b", "--new", "a c"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a recording, a text and a folder named like audio; no model can be loaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Mars5TTS, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    shutil.copy(READER, tmp_path / "me.wav")
+    Path("text.txt").write_text("Hello.")
+    Path("folder.wav").mkdir()
+    return tmp_path
+
+
+def error_of(line: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a line is refused with; it must leave the recording alone."""
+    assert main(line) == 1
+    assert Path("me.wav").read_bytes() == READER.read_bytes()
+    said = capsys.readouterr().err
+    assert said.startswith("mars5: error: ")
+    return said
+
+
+OUTPUTS = {
+    "the recording": (["voice", "make", "me.wav", "-o", "me.wav"], "-o is 'me.wav', but the name"),
+    "blend": (["voice", "blend", "a", "b", "-o", "me.WAV"], "ends in .voice or .safetensors"),
+    "voice to a pipe": (["voice", "make", "me.wav", "-o", "-"], "ends in .voice or .safetensors"),
+    "voice folder": (["voice", "make", "me.wav", "-o", "."], "which is a folder"),
+    "keep to a pipe": (["voice", "make", "me.wav", "-o", "v", "--keep", "-"], "--keep is '-', but"),
+    "keep a voice": (["voice", "make", "me.wav", "-o", "v", "--keep", "k.voice"], "--keep is 'k.v"),
+    "edit to a pipe": (["edit", "me.wav", *WORDS, "-o", "-"], "-o is '-', but must end in one of"),
+    "folder": (["say", "x", "-o", "folder.wav"], "-o is 'folder.wav', which is a folder"),
+    "file nowhere": (["say", "-f", "text.txt", "-o", "gone/a.wav"], "there is no folder gone"),
+    "file in a folder": (["say", "-f", "text.txt", "-o", "folder.wav"], "which is a folder"),
+    "stream": (["stream", "x", "-o", "folder.wav"], "which is a folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_that_cannot_be_meant(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line, said = OUTPUTS[name]
+    assert said in error_of(line, capsys)
+
+
+def test_only_pipes_offer_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_of(["say", "x", "-o", "a.txt"], capsys).endswith(".mp3, or be -\n")
+    assert error_of(["edit", "me.wav", *WORDS, "-o", "a.txt"], capsys).endswith(".mp3\n")
+
+
+INPUTS = {
+    "say": ["say", "x", "--ref", "gone.wav"],
+    "say like": ["say", "x", "--style", "gone.wav"],
+    "say a file": ["say", "-f", "text.txt", "--ref", "gone.wav"],
+    "stream": ["stream", "x", "-o", "a.wav", "--ref", "gone.wav"],
+    "batch": ["batch", "text.txt", "-o", "out", "--ref", "gone.wav"],
+    "batch voice": ["batch", "text.txt", "-o", "out", "--voice", "gone.wav"],
+    "edit": ["edit", "gone.wav", *WORDS],
+    "eval": ["eval", "nano", "--ref", "gone.wav"],
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs_that_are_not_there(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Recogniser", lambda *_: pytest.fail("loaded"))
+    assert "gone.wav" in error_of(INPUTS[name], capsys)
+
+
+@pytest.mark.parametrize("more", [[], ["--sweep", "folder"]])
+def test_eval_looks_for_the_model_before_it_loads_the_ears(
+    more: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Recogniser", lambda *_: pytest.fail("loaded"))
+    assert "'nope' is neither 'nano', nor a folder" in error_of(["eval", "nope", *more], capsys)
+
+
+def test_doctor_tells_of_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"one": object(), "two": None}
+    monkeypatch.setattr(doctor, "find_spec", found.get)
+    monkeypatch.setattr(doctor, "EXTRAS", {"here": ("one",), "lacking": ("one", "two")})
+    facts = {fact.name: fact.value for fact in doctor.examine("no such place")}
+    assert facts["mars5[here]"] == "installed"
+    assert facts["mars5[lacking]"].startswith("not installed (two missing): run `pip install")
+    assert "remedy" not in facts  # nothing could be fetched
+
+
+def test_doctor_says_how_to_fetch_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str, **_: object) -> None:
+        raise HubError(f"{name} is not in the cache")
+
+    monkeypatch.setattr(doctor.hub, "find", absent)
+    facts = {fact.name: fact.value for fact in doctor.examine("owner/name")}
+    assert facts["remedy"].startswith("online, `mars5 say --model owner/name ")
