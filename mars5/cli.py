@@ -7,7 +7,6 @@ answers at once.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -16,29 +15,25 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mars5.commands import styles
+from mars5.commands import styles, voice
 from mars5.commands.arguments import build_parser
+from mars5.commands.checks import check_inputs, check_line, check_output
+from mars5.commands.lines import print_fact, tell
 from mars5.commands.options import (
-    AUDIO_SUFFIXES,
     BROKEN_PIPE,
     FAILED,
     INTERRUPTED,
     STANDARD,
-    unused_transcript,
 )
-from mars5.config import InferenceConfig
+from mars5.commands.speaker import make_speaker
 from mars5.errors import ConfigError, Mars5Error, TextError
-from mars5.text import MAX_TEXT, check_speakable, read_lexicon
+from mars5.text import MAX_TEXT, check_speakable
 
 if TYPE_CHECKING:
     from mars5.speech import Speech
-    from mars5.tts import Mars5TTS
     from mars5.verify import Verify
-    from mars5.voice import Voice
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,10 +65,10 @@ def _run(argv: Sequence[str] | None) -> int:
         except Mars5Error as error:
             if args.debug:
                 traceback.print_exc()
-            _tell(f"error: {' '.join(str(error).split())}")
+            tell(f"error: {' '.join(str(error).split())}")
             return FAILED
         except KeyboardInterrupt:
-            _tell("interrupted")
+            tell("interrupted")
             return INTERRUPTED
         except BrokenPipeError:
             raise
@@ -81,7 +76,7 @@ def _run(argv: Sequence[str] | None) -> int:
             if args.debug:
                 traceback.print_exc()
             reason = str(error).partition("\n")[0]
-            _tell(f"unexpected {type(error).__name__}: {reason}; --debug shows where")
+            tell(f"unexpected {type(error).__name__}: {reason}; --debug shows where")
             return FAILED
 
 
@@ -89,19 +84,19 @@ def _say(args: argparse.Namespace) -> int:
     if (args.text is None) == (args.file is None):
         args.refuse("give a text or -f FILE")
     if args.file is not None:
-        from mars5.longform.command import run
+        from mars5.commands.chapter import run
 
         if args.output == STANDARD:
             args.refuse("-f needs a file for -o; 'mars5 stream - -o -' writes to a pipe")
-        _check_output(args.output)
-        return run(args, _speaker)
+        check_output(args.output)
+        return run(args)
     from mars5.seeds import fresh_seed
 
-    _check_line(args)
+    check_line(args)
     text = check_speakable(_read_text(args.text), max_characters=MAX_TEXT)
     seed = fresh_seed() if args.seed is None else args.seed
     verify = _verify(args.verify)
-    speaker = _speaker(args, text)
+    speaker = make_speaker(args, text)
 
     started = time.perf_counter()
     speech = speaker.model.generate(
@@ -111,72 +106,23 @@ def _say(args: argparse.Namespace) -> int:
     taken = time.perf_counter() - started
     _write(args.output, speech)
     if not args.quiet:
-        _tell(_summary(args.output, speech, taken, seed))
+        tell(_summary(args.output, speech, taken, seed))
         _tell_heard(speech)
         for line in speaker.remarks:
-            _tell(line)
+            tell(line)
     return 0
 
 
 def _stream(args: argparse.Namespace) -> int:
-    from mars5.streaming.command import run
+    from mars5.commands.stream import run
 
     if args.output is not None:
-        _check_line(args)
-    return run(args, _speaker)
-
-
-def _check_line(args: argparse.Namespace) -> None:
-    """Refuse an output that cannot be written."""
-    if args.output == STANDARD and sys.stdout.isatty():
-        args.refuse("-o - writes audio: send standard output to a file or a pipe")
-    _check_output(args.output, pipe=True)
+        check_line(args)
+    return run(args)
 
 
 def _shows_progress(args: argparse.Namespace) -> bool:
     return not args.quiet and sys.stderr.isatty()
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """Who speaks, and how.
-
-    Attributes:
-        given: voice, transcript and settings, as `generate`, `stream` and `speak_file` take them.
-        directions: keywords of the same.
-        remarks: lines on what was chosen, and why.
-    """
-
-    model: Mars5TTS
-    given: tuple[str | Voice | None, str | None, InferenceConfig]
-    directions: dict[str, Any]
-    remarks: list[str]
-
-
-def _speaker(args: argparse.Namespace, text: str) -> Speaker:
-    if args.ref_text is not None and args.ref is None:
-        args.refuse("--ref-text goes with --ref")
-    settings = dict(args.settings)
-    InferenceConfig(**settings)  # what can be refused is refused before the long work
-    _check_inputs(args.ref, args.style)
-    ref, has_transcript = _reference(args)
-    style = styles.chosen_style(args)
-    lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
-    model = _load(args)
-    if ref is None and model.default_voice is not None:
-        has_transcript = model.default_voice.transcript is not None
-    profile = styles.profile_of(args, model, text, has_transcript)
-    cfg = model.default_config if profile is None else profile.config(model.config)
-    has_transcript = has_transcript or styles.continues(style, args.style_strength)
-    cfg = replace(cfg.for_reference(has_transcript), **settings)
-    directions = {
-        "style": style,
-        "style_strength": args.style_strength,
-        "normalise": args.normalise,
-        "lexicon": lexicon,
-    }
-    remarks = [*styles.tell(style, profile), *unused_transcript(args, cfg)]
-    return Speaker(model, (ref, args.ref_text, cfg), directions, remarks)
 
 
 def _verify(tries: int | None) -> bool | Verify:
@@ -192,7 +138,7 @@ def _tell_heard(speech: Speech) -> None:
         from mars5.verify import describe
 
         for hearing in speech.heard:
-            _tell(describe(hearing))
+            tell(describe(hearing))
 
 
 def _read_text(text: str) -> str:
@@ -202,69 +148,6 @@ def _read_text(text: str) -> str:
         return sys.stdin.read().strip()
     except UnicodeDecodeError as error:
         raise TextError(f"standard input is not {error.encoding} text: {error.reason}") from error
-
-
-def _check_output(output: str, flag: str = "-o", *, pipe: bool = False) -> None:
-    """Refuse, before the work, a file that no audio could be written to.
-
-    Args:
-        flag: what it was given to.
-        pipe: whether - writes to standard output.
-    """
-    if pipe and output == STANDARD:
-        return
-    if not _names_audio(output):
-        ends = f"{flag} is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}"
-        raise ConfigError(f"{ends}, or be -" if pipe else ends)
-    _check_place(output, flag)
-
-
-def _check_voice_output(output: str) -> None:
-    """Refuse what can only be a slip, such as the name of the recording itself."""
-    if output == STANDARD or _names_audio(output):
-        raise ConfigError(
-            f"-o is {output!r}, but the name of a voice file ends in .voice or .safetensors"
-        )
-    _check_place(output, "-o")
-
-
-def _names_audio(output: str) -> bool:
-    return Path(output).suffix.lower() in AUDIO_SUFFIXES
-
-
-def _check_place(output: str, flag: str) -> None:
-    target = Path(output)
-    if target.is_dir():
-        raise ConfigError(f"{flag} is {output!r}, which is a folder: name a file in it")
-    if not target.parent.is_dir():
-        raise ConfigError(f"{flag} is {output!r}, but there is no folder {target.parent}: make it")
-
-
-def _check_inputs(*paths: str | None) -> None:
-    """Refuse, before a model is loaded, files that are not there or cannot be read."""
-    from mars5.audio_files import open_regular
-
-    for path in paths:
-        if path is not None:
-            with open_regular(Path(path)):
-                pass
-
-
-def _reference(args: argparse.Namespace) -> tuple[str | Voice | None, bool]:
-    """What to clone, and whether its transcript is known."""
-    if args.voice is None:
-        return args.ref, args.ref_text is not None
-    from mars5.voice import Voice
-
-    voice = Voice.load(args.voice)
-    return voice, voice.transcript is not None
-
-
-def _load(args: argparse.Namespace) -> Mars5TTS:
-    from mars5.tts import Mars5TTS
-
-    profile = getattr(args, "profile", None)
-    return Mars5TTS.from_pretrained(args.model, device=args.device, profile=profile)
 
 
 def _write(output: str, speech: Speech) -> None:
@@ -293,78 +176,12 @@ def _summary(output: str, speech: Speech, taken: float, seed: int) -> str:
     )
 
 
-def _voice_make(args: argparse.Namespace) -> int:
-    from mars5.reference.prepare import prepare_reference
-
-    _check_voice_output(args.output)
-    if args.keep is not None:
-        _check_output(args.keep, "--keep")
-    prepared = prepare_reference(args.ref, args.text, transcribe=args.transcribe, pick=args.pick)
-    notes = {**prepared.provenance, **dict(args.note)}
-    voice = _load(args).voice(prepared.audio, prepared.transcript, provenance=notes)
-    voice.save(args.output)
-    if args.keep is not None:
-        from mars5.audio import load_reference, write_audio
-
-        write_audio(args.keep, load_reference(prepared.audio))
-    if not args.quiet:
-        _tell(f"{args.output}: {len(voice.codes)} frames, {_cloning(voice)}")
-        for line in prepared.lines():
-            _tell(line)
-    if args.json:
-        print(json.dumps({"voice": args.output, **prepared.to_json()}))
-    return 0
-
-
-def _voice_check(args: argparse.Namespace) -> int:
-    from mars5.reference.report import examine
-
-    report = examine(args.ref)
-    print(json.dumps(report.to_json()) if args.json else report)
-    return FAILED if report.verdict == "poor" else 0
-
-
-def _voice_blend(args: argparse.Namespace) -> int:
-    from mars5.voice import Voice
-
-    _check_voice_output(args.output)
-    blend = Voice.blend([(Voice.load(path), weight) for path, weight in args.parts])
-    files = {f"{i}.file": Path(path).name for i, (path, _) in enumerate(args.parts, 1)}
-    notes = {**blend.provenance, **files, **dict(args.note)}
-    replace(blend, provenance=notes).save(args.output)
-    if not args.quiet:
-        _tell(f"{args.output}: {blend.provenance['blend']}, {_cloning(blend)}")
-    return 0
-
-
-def _voice_show(args: argparse.Namespace) -> int:
-    from mars5.voice import Voice
-
-    voice = Voice.load(args.file)
-    if voice.is_blend:
-        _print_fact("kind", "a blend of voices, without a recording")
-    _print_fact("frames", len(voice.codes))
-    if voice.frame_rate is not None and not voice.is_blend:
-        _print_fact("seconds", f"{len(voice.codes) / voice.frame_rate:.2f}")
-    _print_fact("transcript", "none" if voice.transcript is None else repr(voice.transcript))
-    _print_fact("allows", _cloning(voice))
-    _print_fact("codec", voice.codec)
-    _print_fact("checkpoint", voice.checkpoint)
-    for key, value in voice.provenance.items():
-        _print_fact("note", f"{key}={value}")
-    return 0
-
-
-def _cloning(voice: Voice) -> str:
-    return "shallow clones only" if voice.transcript is None else "deep and shallow clones"
-
-
 def _doctor(args: argparse.Namespace) -> int:
     from mars5.commands.doctor import examine
 
     code = 0
     for fact in examine(args.model, args.device):
-        _print_fact(fact.name, fact.value)
+        print_fact(fact.name, fact.value)
         code = FAILED if fact.fatal else code
     return code
 
@@ -374,15 +191,15 @@ def _batch(args: argparse.Namespace) -> int:
 
     if args.ref_text is not None and args.ref is None:
         args.refuse("--ref-text goes with --ref")
-    _check_inputs(args.ref)
+    check_inputs(args.ref)
     return run(args)
 
 
 def _edit(args: argparse.Namespace) -> int:
     from mars5.commands.edit import run
 
-    _check_output(args.output)
-    _check_inputs(args.recording)
+    check_output(args.output)
+    check_inputs(args.recording)
     return run(args)
 
 
@@ -393,7 +210,7 @@ def _styles(args: argparse.Namespace) -> int:
 def _eval(args: argparse.Namespace) -> int:
     from mars5.eval.command import run
 
-    _check_inputs(*args.ref)
+    check_inputs(*args.ref)
     return run(args)
 
 
@@ -409,24 +226,16 @@ COMMANDS = {
     "say": _say,
     "stream": _stream,
     "batch": _batch,
-    "voice make": _voice_make,
-    "voice check": _voice_check,
-    "voice blend": _voice_blend,
-    "voice show": _voice_show,
+    "voice make": voice.make,
+    "voice check": voice.check,
+    "voice blend": voice.blend,
+    "voice show": voice.show,
     "styles": _styles,
     "doctor": _doctor,
     "edit": _edit,
     "eval": _eval,
     "bench": _bench,
 }
-
-
-def _print_fact(name: str, value: object) -> None:
-    print(f"{name:<15} {value}")
-
-
-def _tell(message: str) -> None:
-    print(f"mars5: {message}", file=sys.stderr)
 
 
 @contextmanager

@@ -43,6 +43,10 @@ OUTPUTS = {
     "voice to a pipe": (["voice", "make", "me.wav", "-o", "-"], "ends in .voice or .safetensors"),
     "voice folder": (["voice", "make", "me.wav", "-o", "."], "which is a folder"),
     "keep to a pipe": (["voice", "make", "me.wav", "-o", "v", "--keep", "-"], "--keep is '-', but"),
+    "keep the recording": (
+        ["voice", "make", "me.wav", "-o", "v", "--keep", "./me.wav"],
+        "--keep is './me.wav', the recording itself",
+    ),
     "keep a voice": (["voice", "make", "me.wav", "-o", "v", "--keep", "k.voice"], "--keep is 'k.v"),
     "edit to a pipe": (["edit", "me.wav", *WORDS, "-o", "-"], "-o is '-', but must end in one of"),
     "folder": (["say", "x", "-o", "folder.wav"], "-o is 'folder.wav', which is a folder"),

@@ -1,1 +1,1 @@
-"""What the commands of `mars5.cli` do, one module for each."""
+"""What the commands of `mars5.cli` share, and most of them, one module for each."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mars5.audio import write_audio
+from mars5.commands.lines import tell
 from mars5.commands.options import FAILED, unused_transcript
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError, TextError
@@ -37,10 +38,9 @@ def run(args: argparse.Namespace) -> int:
     todo = [n for n in lines if not manifest.holds(wanted[n])]
     failed = _speak(args, settings, [wanted[n] for n in todo], manifest) if todo else 0
     if not args.quiet:
-        print(
-            f"mars5: {args.output}: {len(todo) - failed} spoken, {len(lines) - len(todo)} were "
-            f"there, {failed} failed",
-            file=sys.stderr,
+        tell(
+            f"{args.output}: {len(todo) - failed} spoken, {len(lines) - len(todo)} were there, "
+            f"{failed} failed"
         )
     return FAILED if failed else 0
 
@@ -147,14 +147,14 @@ def _speak(
     )
     if not args.quiet:
         for line in unused_transcript(args, cfg):
-            print(f"mars5: {line}", file=sys.stderr)
+            tell(line)
     failed = 0
     for item in _shown(items, len(wanted), args.quiet):
         entry = wanted[item.index]
         if item.speech is None:
             failed += 1
             manifest.add({**entry, "error": str(item.error)})
-            print(f"mars5: line {entry['line']}: error: {item.error}", file=sys.stderr)
+            tell(f"line {entry['line']}: error: {item.error}")
             continue
         name = file_name(entry["line"])
         write_audio(manifest.folder / name, item.speech.audio)

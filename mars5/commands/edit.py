@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import replace
 
 from mars5.audio import write_audio
+from mars5.commands.lines import tell
 from mars5.config import InferenceConfig
 from mars5.editing import Edited
 from mars5.seeds import fresh_seed
@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     taken = time.perf_counter() - started
     write_audio(args.output, edited.audio)
     if not args.quiet:
-        print("\n".join(lines(args.output, edited, taken, seed)), file=sys.stderr)
+        for line in lines(args.output, edited, taken, seed):
+            tell(line)
     return 0
 
 
@@ -42,8 +43,8 @@ def lines(output: str, edited: Edited, taken: float, seed: int) -> list[str]:
     """What was done, for people."""
     seconds = len(edited.audio) / edited.sample_rate
     cut = ", new words cut off at their limit" if edited.finish_reason == "length" else ""
-    told = [f"mars5: {output}: {seconds:.2f} s of speech in {taken:.2f} s, seed {seed}{cut}"]
+    told = [f"{output}: {seconds:.2f} s of speech in {taken:.2f} s, seed {seed}{cut}"]
     for span in edited.spans:
         start, end = (frame / edited.frame_rate for frame in span.frames)
-        told.append(f"mars5: {start:.2f} to {end:.2f} s: {span.old!r} -> {span.new!r}")
-    return [*told, *(f"mars5: {describe(hearing)}" for hearing in edited.heard)]
+        told.append(f"{start:.2f} to {end:.2f} s: {span.old!r} -> {span.new!r}")
+    return [*told, *map(describe, edited.heard)]

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from mars5.audio_writer import Write, audio_file, raw_stream, wav_stream
+from mars5.commands.lines import tell
 from mars5.commands.options import STANDARD
+from mars5.commands.speaker import make_speaker
 from mars5.errors import Mars5Error, TextError
 from mars5.seeds import fresh_seed
 from mars5.speech import Speech
 from mars5.streaming.asynchronous import read_ahead
 from mars5.streaming.playing import loudspeaker
 
-if TYPE_CHECKING:
-    from mars5.cli import Speaker
 
-
-def run(
-    args: argparse.Namespace, make_speaker: Callable[[argparse.Namespace, str], Speaker]
-) -> int:
+def run(args: argparse.Namespace) -> int:
     """The command. After an error, what was spoken until then is kept.
 
     Raises:
@@ -50,7 +46,7 @@ def run(
             failure = error
     if not args.quiet:
         for line in [summary(stream.speech, seed), *speaker.remarks]:
-            print(f"mars5: {line}", file=sys.stderr)
+            tell(line)
     if failure is not None:
         raise failure
     return 0

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from mars5.commands.lines import tell
+from mars5.commands.speaker import make_speaker
 from mars5.longform.chapter import Chapter, read_text
 from mars5.verify import Hearing, Verify, as_verify, describe
-
-if TYPE_CHECKING:
-    from mars5.cli import Speaker
 
 SHOWN = 10  # pieces that were not understood
 
 
-def run(
-    args: argparse.Namespace, make_speaker: Callable[[argparse.Namespace, str], Speaker]
-) -> int:
+def run(args: argparse.Namespace) -> int:
     """The command; the same line again goes on where a killed one stopped.
 
     Raises:
@@ -38,7 +33,7 @@ def run(
     )
     if not args.quiet:
         for line in [summary(chapter), *_heard_lines(chapter, verify), *speaker.remarks]:
-            print(f"mars5: {line}", file=sys.stderr)
+            tell(line)
     return 0
 
 

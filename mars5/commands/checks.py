@@ -1,0 +1,63 @@
+"""What the commands refuse before the long work."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mars5.commands.options import AUDIO_SUFFIXES, STANDARD
+from mars5.errors import ConfigError
+
+
+def check_line(args: argparse.Namespace) -> None:
+    """Refuse an output that cannot be written."""
+    if args.output == STANDARD and sys.stdout.isatty():
+        args.refuse("-o - writes audio: send standard output to a file or a pipe")
+    check_output(args.output, pipe=True)
+
+
+def check_output(output: str, flag: str = "-o", *, pipe: bool = False) -> None:
+    """Refuse, before the work, a file that no audio could be written to.
+
+    Args:
+        flag: what it was given to.
+        pipe: whether - writes to standard output.
+    """
+    if pipe and output == STANDARD:
+        return
+    if not _names_audio(output):
+        ends = f"{flag} is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}"
+        raise ConfigError(f"{ends}, or be -" if pipe else ends)
+    _check_place(output, flag)
+
+
+def check_voice_output(output: str) -> None:
+    """Refuse what can only be a slip, such as the name of the recording itself."""
+    if output == STANDARD or _names_audio(output):
+        raise ConfigError(
+            f"-o is {output!r}, but the name of a voice file ends in .voice or .safetensors"
+        )
+    _check_place(output, "-o")
+
+
+def _names_audio(output: str) -> bool:
+    return Path(output).suffix.lower() in AUDIO_SUFFIXES
+
+
+def _check_place(output: str, flag: str) -> None:
+    target = Path(output)
+    if target.is_dir():
+        raise ConfigError(f"{flag} is {output!r}, which is a folder: name a file in it")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{flag} is {output!r}, but there is no folder {target.parent}: make it")
+
+
+def check_inputs(*paths: str | None) -> None:
+    """Refuse, before a model is loaded, files that are not there or cannot be read."""
+    from mars5.audio_files import open_regular
+
+    for path in paths:
+        if path is not None:
+            with open_regular(Path(path)):
+                pass
