@@ -61,6 +61,23 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(
     assert "0 spoken, 3 were there" in capsys.readouterr().err
 
 
+def test_another_voice_lexicon_or_setting_makes_all_lines_again(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.wav").write_bytes((tmp_path / "ref.wav").read_bytes())
+    (tmp_path / "said.txt").write_text("hen = the\n", encoding="utf-8")
+    other = [word.replace("ref.wav", "other.wav") for word in lines]
+    said = [*lines, "--lexicon", str(tmp_path / "said.txt")]
+    for line in (lines, other, said, [*said, "--set", "top_p=0.9"]):
+        for expected in ("3 spoken, 0 were there", "0 spoken, 3 were there"):
+            assert main(line) == 0
+            assert expected in capsys.readouterr().err
+    how = entries(tmp_path / "out" / "manifest.jsonl")[1]["how"]
+    assert isinstance(how, dict)
+    assert how["lexicon"] == {"hen": "the"}
+    assert how["ref"] == str(tmp_path / "ref.wav")
+
+
 def test_shards_are_the_whole(lines: list[str], tmp_path: Path) -> None:
     for shard in ("1/2", "2/2"):
         assert main([*lines, "--shard", shard]) == 0

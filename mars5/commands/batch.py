@@ -34,7 +34,10 @@ def run(args: argparse.Namespace) -> int:
     lines = {n: text for n, text in read_lines(args.lines).items() if n % shares == share % shares}
     folder = Path(args.output)
     manifest = Manifest(folder, "" if shares == 1 else f"-{share}of{shares}")
-    wanted = {n: {"line": n, "seed": args.seed + n, "text": text} for n, text in lines.items()}
+    how = _how(args, settings)
+    wanted = {
+        n: {"line": n, "seed": args.seed + n, "text": text, "how": how} for n, text in lines.items()
+    }
     todo = [n for n in lines if not manifest.holds(wanted[n])]
     failed = _speak(args, settings, [wanted[n] for n in todo], manifest) if todo else 0
     if not args.quiet:
@@ -43,6 +46,15 @@ def run(args: argparse.Namespace) -> int:
             f"{failed} failed"
         )
     return FAILED if failed else 0
+
+
+def _how(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """What else a file depends on, as the manifest notes it."""
+    given = {name: getattr(args, name) for name in ("model", "ref", "ref_text", "voice")}
+    if args.lexicon is not None:
+        given["lexicon"] = dict(read_lexicon(args.lexicon))
+    given |= {"settings": settings} if settings else {}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def read_lines(path: str) -> dict[int, str]:
@@ -102,7 +114,7 @@ class Manifest:
             self._found[entry["file"]] = entry
 
     def holds(self, wanted: dict[str, Any]) -> bool:
-        """Whether the same text was spoken with the same seed, and the file is still there."""
+        """Whether the same text was spoken in the same way, and the file is still there."""
         name = file_name(wanted["line"])
         found = self._found.get(name, {})
         same = all(found.get(key) == value for key, value in wanted.items())
@@ -130,7 +142,6 @@ def _speak(
     manifest: Manifest,
 ) -> int:
     """Speak the wanted texts and note what came of them; returns how many failed."""
-    lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
     ref = Voice.load(args.voice) if args.voice is not None else args.ref
     model = Mars5TTS.from_pretrained(args.model, device=args.device)
     voice = ref if isinstance(ref, Voice) else model.default_voice
@@ -143,7 +154,7 @@ def _speak(
         cfg,
         seeds=[entry["seed"] for entry in wanted],
         batch_size=args.batch_size,
-        lexicon=lexicon,
+        lexicon=wanted[0]["how"].get("lexicon"),
     )
     if not args.quiet:
         for line in unused_transcript(args, cfg):
