@@ -162,8 +162,8 @@ def _loaded(files: hub.ModelFiles, device: str | None) -> Iterator[Fact]:
 
     system = Mars5TTS.from_files(files, device=device, local_files_only=True)
     facts = system.config.facts
-    yield Fact("name", str(facts.get("name", "not stated by the checkpoint")))
-    yield Fact("licence", str(facts.get("licence", "not stated by the checkpoint")))
+    for name in ("name", "version", "licence"):
+        yield Fact(name, str(facts.get(name, "not stated by the checkpoint")))
     for name, module in (("AR", system.ar), ("NAR", system.nar), ("vocoder", system.vocoder)):
         yield Fact("parameters", f"{name} {sum(p.numel() for p in module.parameters()):,}")
     yield Fact("voice", "its own" if system.default_voice else "none of its own: give a reference")
