@@ -298,7 +298,8 @@ class Engine:
         if source.transcript is None:
             return None
         generator = torch.Generator().manual_seed(0)
-        cfg, strength = replace(cfg, nar_timbre=0.0), cfg.nar_timbre
+        strength = cfg.nar_timbre
+        cfg = replace(cfg, nar_timbre=0.0, generate_max_len_override=-1)  # a limit of other texts
         task = self.task(source.transcript, plain, None, cfg, generator)
         begun = source.codes[: self.continued_frames(task), 0].tolist()
         asked = self.refinement(task, Coarse([*begun, *source.codes[:, 0].tolist()], "stop"))

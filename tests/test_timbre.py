@@ -195,7 +195,16 @@ def test_a_timbre_is_found_once_for_a_voice(
     assert found == [voice]  # neither drawn codes nor blends ask for one
 
 
-def test_other_codecs_have_no_timbre(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
+def test_the_known_text_has_no_limit(nano: Mars5TTS, bright: Voice) -> None:
+    cfg = settings(nano, 1.0, generate_max_len_override=30)
+    speech = nano.generate("Oh no.", replace(bright), cfg=cfg, seed=1)
+    assert len(speech.audio)
+
+
+def test_other_codecs_have_no_timbre(
+    tiny: Mars5TTS, speechlike: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mars5.engine.MelCodec", type("OfAnotherKind", (), {}))
     cfg = InferenceConfig(nar_timbre=0.5, deep_clone=False)
     with pytest.raises(ConfigError, match=r"nar_timbre is 0\.5: it needs a mel codec"):
         tiny.generate("hello", (speechlike, 24_000), cfg=cfg)
