@@ -187,8 +187,9 @@ def test_a_timbre_is_found_once_for_a_voice(
 
     monkeypatch.setattr(Engine, "_find_timbre", counted)
     voice = replace(bright)  # not met before
-    for text in (TEXT, OTHER):
-        nano.generate(text, voice, cfg=settings(nano, 1.0), seed=1)
+    for text, temperature in ((TEXT, 1.0), (OTHER, 0.9)):  # the AR's settings are no matter
+        cfg = settings(nano, 1.0, temperature=temperature)
+        nano.generate(text, voice, cfg=cfg, seed=1)
     assert found == [voice]
     nano.generate(TEXT, voice, cfg=settings(nano, 1.0, nar_settle_step=0, timesteps=2), seed=1)
     nano.generate(TEXT, Voice.blend([(voice, 1.0), (bright, 1.0)]), cfg=settings(nano, 1.0), seed=1)
