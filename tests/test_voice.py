@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,13 @@ def test_nothing_is_half_written(
         voice.save(file)
     assert file.read_bytes() == b"kept"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_pipe_is_not_replaced(voice: Voice, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "v")
+    with pytest.raises(VoiceError, match="it is a device or a pipe, not a file"):
+        voice.save(tmp_path / "v")
+    assert (tmp_path / "v").is_fifo()
 
 
 # ---------------------------------------------------------------- damaged and foreign files
