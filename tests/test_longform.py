@@ -262,6 +262,19 @@ def test_row_63_what_was_made_of_something_else_is_made_anew(
         assert chapter.reused == 0
 
 
+def test_row_63_pieces_of_rounded_weights_are_not_mixed_with_others(
+    tiny: Mars5TTS,
+    tiny_folder: Path,
+    voice: Voice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "chapter.wav"
+    rounded = Mars5TTS.from_pretrained(tiny_folder, device="cpu", quantize="int8")
+    kill_at(monkeypatch, 1, lambda: rounded.speak_file(TEXT, path, voice, cfg=CFG, seed=5))
+    assert tiny.speak_file(TEXT, path, voice, cfg=CFG, seed=5).reused == 0
+
+
 def test_nothing_foreign_is_deleted(tiny: Mars5TTS, voice: Voice, tmp_path: Path) -> None:
     kept = tmp_path / "chapter.wav.part" / "diary.txt"
     kept.parent.mkdir()

@@ -23,6 +23,7 @@ from mars5.engine import Engine
 from mars5.errors import ConfigError, TextError
 from mars5.files import replacing
 from mars5.longform.narration import narrate
+from mars5.quantized import is_quantized
 from mars5.seeds import Seeds, fresh_seed
 from mars5.speech import worst_reason
 from mars5.text import Piece
@@ -227,6 +228,7 @@ def _facts(
         "checkpoint": engine.voices.fingerprint,
         "device": str(engine.device),
         "precision": str(engine.ar.embed.weight.dtype),
+        "quantized": is_quantized(engine.ar),  # embeddings are not rounded
         "voice": [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in spoken_by],
         "transcript": heard.transcript,
         "settings": asdict(cfg),
