@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -273,6 +274,40 @@ def test_row_63_pieces_of_rounded_weights_are_not_mixed_with_others(
     rounded = Mars5TTS.from_pretrained(tiny_folder, device="cpu", quantize="int8")
     kill_at(monkeypatch, 1, lambda: rounded.speak_file(TEXT, path, voice, cfg=CFG, seed=5))
     assert tiny.speak_file(TEXT, path, voice, cfg=CFG, seed=5).reused == 0
+
+
+@pytest.mark.parametrize("cfg", [CFG, replace(CFG, top_p=0.8)], ids=["same", "other"])
+@pytest.mark.parametrize("deleted", range(7))  # of two files for each piece, and the journal's own
+def test_row_62_a_chapter_killed_while_it_tidies_up(
+    tiny: Mars5TTS,
+    voice: Voice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cfg: InferenceConfig,
+    deleted: int,
+) -> None:
+    path, unlink, rmtree, room = tmp_path / "chapter.wav", Path.unlink, shutil.rmtree, [deleted]
+
+    def killed(file: Path) -> None:
+        if file.suffix in (".json", ".npy"):
+            if not room[0]:
+                raise KeyboardInterrupt
+            room[0] -= 1
+        unlink(file)
+
+    def journal_first(folder: Path) -> None:  # rmtree has no order of its own
+        for file in sorted(folder.iterdir(), reverse=True):
+            file.unlink()
+        rmtree(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        patch.setattr(shutil, "rmtree", journal_first)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.speak_file(TEXT, path, voice, cfg=CFG, seed=5)
+    assert path.exists()
+    tiny.speak_file(TEXT, path, voice, cfg=cfg, seed=5)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nothing_foreign_is_deleted(tiny: Mars5TTS, voice: Voice, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ class Journal:
     def remove(self) -> None:
         """Delete the folder: the chapter is complete."""
         with told(self._folder):
-            shutil.rmtree(self._folder)
+            _delete(self._folder)
 
     def _read(self, name: str) -> dict[str, Any]:
         """Facts that were written; {} if there are none that can be read."""
@@ -244,6 +244,13 @@ def _clear(folder: Path, ours: bool) -> None:
             f"{os.fspath(folder)!r} is where unfinished pieces would go, but holds other things: "
             "move it away, or choose another output"
         )
+    _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a journal, `journal.json` after all pieces: killed on the way, it is known as ours."""
+    for path in sorted(folder.glob("[0-9]*")):  # facts before their samples, as they need these
+        path.unlink()
     shutil.rmtree(folder)
 
 
