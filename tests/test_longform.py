@@ -19,10 +19,11 @@ import soundfile as sf
 import torch
 
 from mars5 import InferenceConfig, Mars5TTS
+from mars5.ar.steps import EagerSteps
 from mars5.audio_writer import audio_file
 from mars5.cli import main
 from mars5.engine import Engine
-from mars5.errors import AudioInputError, ConfigError, GenerationError, TextError
+from mars5.errors import AudioInputError, ConfigError, GenerationError, OutOfMemoryError, TextError
 from mars5.longform.levels import MOST_DB, levelled, speech_level
 from mars5.seeds import Seeds
 from mars5.voice import Voice
@@ -163,6 +164,19 @@ def test_a_piece_that_gives_nothing_is_tried_again(
     failures += [True, True, True]
     with pytest.raises(GenerationError, match="piece 0 'the hen"):
         list(tiny.narrate(TEXT, voice, cfg=CFG, seed=5))
+
+
+def test_out_of_memory_is_told(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    passages = tiny.narrate(TEXT, voice, cfg=CFG, seed=5)
+    next(passages)
+    monkeypatch.setattr(EagerSteps, "run", full)
+    with pytest.raises(OutOfMemoryError, match="shorten the text"):
+        next(passages)
 
 
 # ---------------------------------------------------------------- chapters
