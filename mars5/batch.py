@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from mars5.ar.decode import Request, generate_many
+from mars5.ar.decode import Drawn, Request, generate_many
 from mars5.audio import AudioInput
 from mars5.config import InferenceConfig
 from mars5.device import memory_errors
 from mars5.engine import Coarse, Engine, Task, is_transcribed
-from mars5.errors import ConfigError, Mars5Error
+from mars5.errors import ConfigError, Mars5Error, OutOfMemoryError
 from mars5.nar.decode import stack
 from mars5.profiles import resolve_profile
 from mars5.speech import BatchItem
@@ -156,7 +156,10 @@ class _Waiting:
 def _coarse(
     engine: Engine, tasks: dict[int, Task], batch_size: int
 ) -> Iterator[_Waiting | BatchItem]:
-    """Coarse codes as they are complete; the longest texts first, to leave no row alone at last."""
+    """Coarse codes as they are complete; the longest texts first, to leave no row alone at last.
+
+    If the AR runs out of memory, that is the error of each text that is not complete.
+    """
     order = sorted(tasks, key=lambda index: -len(tasks[index].text))
     if not order:
         return
@@ -173,13 +176,30 @@ def _coarse(
         min(batch_size, len(order)),
         engine.spare_steps,
     )
-    for drawn in drawn_ids:
-        index = order[drawn.index]
-        ids[index] += drawn.ids
-        if drawn.error is not None:
-            yield BatchItem(index, None, drawn.error)
-        elif drawn.done:
-            yield _Waiting(index, tasks[index], engine.coarse(tasks[index], ids.pop(index)))
+    try:
+        for drawn in _guarded(drawn_ids):
+            index = order[drawn.index]
+            ids[index] += drawn.ids
+            if not drawn.done:
+                continue
+            generated = ids.pop(index)
+            if drawn.error is not None:
+                yield BatchItem(index, None, drawn.error)
+            else:
+                yield _Waiting(index, tasks[index], engine.coarse(tasks[index], generated))
+    except OutOfMemoryError as error:
+        for index in ids:
+            yield BatchItem(index, None, error)
+
+
+def _guarded(drawn_ids: Iterator[Drawn]) -> Iterator[Drawn]:
+    """The same; only the drawing is guarded, not what is done with the ids meanwhile."""
+    while True:
+        with memory_errors():
+            drawn = next(drawn_ids, None)
+        if drawn is None:
+            return
+        yield drawn
 
 
 def _taken(waiting: list[_Waiting], batch_size: int) -> list[_Waiting]:
@@ -201,7 +221,8 @@ def _refined(engine: Engine, items: list[_Waiting]) -> Iterator[BatchItem]:
     asked, able = [], []
     for item in items:
         try:
-            asked.append(engine.refinement(item.task, item.coarse))
+            with memory_errors():
+                asked.append(engine.refinement(item.task, item.coarse))
             able.append(item)
         except Mars5Error as error:
             yield BatchItem(item.index, None, error)

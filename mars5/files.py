@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,11 +14,16 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a new empty file beside `path`; when the block ends well, it becomes `path`.
 
-    It is on disk before it gets its name. If the block fails, `path` is as it was.
+    It is on disk before it gets its name. If the block fails, `path` is as it was. A link stays,
+    and the file that it names is replaced.
 
     Raises:
         OSError, ValueError: the place will not do; ValueError for a zero byte in the path.
     """
+    path = Path(os.path.realpath(path))  # Path.resolve() has an error of its own for endless links
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a folder refuses by itself
+        # root may replace /dev/null, and the whole system would miss it
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", os.fspath(path))
     temporary = path.with_name(f".mars5-{secrets.token_hex(8)}.tmp")
     try:
         temporary.touch(exist_ok=False)

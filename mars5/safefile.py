@@ -111,6 +111,7 @@ class SafetensorsFile(WeightFile):
         self._file = file
         header = self._read_header()
         self.texts = self._read_texts(header.pop(_METADATA, {}))
+        check_count(path, len(header))
         self.entries = {}
         self._begins: dict[str, int] = {}
         for name, item in header.items():
@@ -138,7 +139,7 @@ class SafetensorsFile(WeightFile):
                 "it is not a MARS5 checkpoint"
             )
         raw = self._file.read(length)
-        check_count(self.path, raw.count(b'"data_offsets"'))  # before anything is built of it
+        check_count(self.path, raw.count(b'"data_offsets"'))  # before anything is built of them
         header = strict_json(raw, f"{self.path}: the header")
         if not isinstance(header, dict):
             raise CheckpointError(f"{self.path}: the header must be a JSON object; {AGAIN}")

@@ -241,6 +241,10 @@ class Voice:
             texts = header.get("__metadata__", {})
             provenance = json.loads(texts.get("provenance", "{}"))
             frame_rate = float(texts["frame_rate"]) if "frame_rate" in texts else None
+        except KeyError as error:  # safetensors takes more types than it knows for torch
+            raise VoiceError(
+                f"{path} is no voice file: it holds a tensor of type {error}, which cannot be read"
+            ) from error
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             if container(data) is not None:
                 raise VoiceError(

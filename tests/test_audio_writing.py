@@ -20,6 +20,7 @@ from mars5.audio import (
     trim_silence,
     write_audio,
 )
+from mars5.audio_writer import audio_file
 from mars5.errors import AudioInputError, ConfigError
 
 
@@ -104,6 +105,28 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot write"):
             write_audio(tmp_path / path, torch.zeros(100))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.wav"]
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.wav"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="it is a device or a pipe, not a file"):
+        write_audio(pipe, torch.zeros(100))
+    with pytest.raises(ConfigError, match="it is a device or a pipe, not a file"), audio_file(pipe):
+        pass
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_and_what_it_names_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link, file = tmp_path / "link.wav", tmp_path / "there" / "a.wav"
+    link.symlink_to(file)
+    for _ in ("new", "replaced"):
+        write_audio(link, torch.zeros(100))
+        assert link.is_symlink()
+        assert not file.is_symlink()
+        assert file.is_file()
+    assert [path.name for path in file.parent.iterdir()] == ["a.wav"]
 
 
 def test_a_failed_write_leaves_the_old_file(

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mars5 import InferenceConfig, Mars5TTS, Speech
+from mars5.ar.steps import EagerSteps
 from mars5.engine import Engine
 from mars5.errors import BatchError, ConfigError, GenerationError, OutOfMemoryError, TextError
 from mars5.profiles import PROFILES
@@ -183,6 +184,35 @@ def test_what_does_not_fit_alone_is_reported(
     items = list(tiny.tts_batch_iter(TEXTS, voices[0], cfg=SHORT, seeds=SEEDS))
     assert sorted(item.index for item in items) == [0, 1, 2, 3]
     assert all(isinstance(item.error, OutOfMemoryError) for item in items)
+
+
+@pytest.mark.parametrize("runs", [0, 60, 120])
+def test_row_48_coarse_codes_out_of_memory(
+    tiny: Mars5TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch, runs: int
+) -> None:
+    """What was complete is kept, and the next batch works as ever."""
+    given = {"cfg": SHORT, "seeds": SEEDS, "batch_size": 1}
+    wanted = tiny.tts_batch(TEXTS, voices[0], **given)  # type: ignore[arg-type]
+    original, room = EagerSteps.run, [runs]
+
+    def full(self: EagerSteps, noise: torch.Tensor) -> object:
+        if not room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        room[0] -= 1
+        return original(self, noise)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EagerSteps, "run", full)
+        items = list(tiny.tts_batch_iter(TEXTS, voices[0], **given))  # type: ignore[arg-type]
+    assert sorted(item.index for item in items) == [0, 1, 2, 3]
+    spoken = {item.index: item.speech for item in items if item.speech is not None}
+    assert bool(spoken) == bool(runs)
+    assert len(spoken) < 4
+    for index, speech in spoken.items():
+        assert_same(speech, wanted[index])
+    for item in items:
+        assert item.index in spoken or isinstance(item.error, OutOfMemoryError)
+    assert_same(tiny.tts_batch(TEXTS, voices[0], **given)[0], wanted[0])  # type: ignore[arg-type]
 
 
 def test_weights_that_are_not_finite(tiny_folder, voices: list[Voice]) -> None:  # type: ignore[no-untyped-def]

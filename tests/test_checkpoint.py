@@ -139,6 +139,14 @@ def test_a_failed_write_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="it is a device or a pipe, not a file"):
+        write_checkpoint(path, {"w": torch.ones(1)}, TEXT, SPEECH, None)
+    assert path.is_fifo()
+
+
 def test_only_safetensors_is_written(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="must end in"):
         write_checkpoint(tmp_path / "x.pt", {"w": torch.ones(1)}, TEXT, SPEECH, None)

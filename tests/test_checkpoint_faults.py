@@ -108,6 +108,14 @@ def test_row_07_too_many_tensors_are_not_even_parsed(
         read(path)
 
 
+def test_row_07_too_many_tensors_under_escaped_keys(tmp_path: Path) -> None:
+    item = r'{"dtype":"F32","shape":[1],"data\u005foffsets":[0,4]}'
+    items = (f'"{k}":{item}' for k in range(10_001))
+    path = raw(tmp_path / "x", ("{" + ",".join(items) + "}").encode(), bytes(4))
+    with pytest.raises(CheckpointError, match="lists 10001 tensors, at most 10000"):
+        read(path)
+
+
 def test_row_08_duplicate_keys(tmp_path: Path) -> None:
     item = json.dumps(ITEM)
     path = raw(tmp_path / "x", f'{{"twice": {item}, "twice": {item}}}'.encode(), bytes(8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -18,10 +19,11 @@ import soundfile as sf
 import torch
 
 from mars5 import InferenceConfig, Mars5TTS
+from mars5.ar.steps import EagerSteps
 from mars5.audio_writer import audio_file
 from mars5.cli import main
 from mars5.engine import Engine
-from mars5.errors import AudioInputError, ConfigError, GenerationError, TextError
+from mars5.errors import AudioInputError, ConfigError, GenerationError, OutOfMemoryError, TextError
 from mars5.longform.levels import MOST_DB, levelled, speech_level
 from mars5.seeds import Seeds
 from mars5.voice import Voice
@@ -164,6 +166,19 @@ def test_a_piece_that_gives_nothing_is_tried_again(
         list(tiny.narrate(TEXT, voice, cfg=CFG, seed=5))
 
 
+def test_out_of_memory_is_told(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    passages = tiny.narrate(TEXT, voice, cfg=CFG, seed=5)
+    next(passages)
+    monkeypatch.setattr(EagerSteps, "run", full)
+    with pytest.raises(OutOfMemoryError, match="shorten the text"):
+        next(passages)
+
+
 # ---------------------------------------------------------------- chapters
 
 ROOT = Path(__file__).parent.parent
@@ -260,6 +275,53 @@ def test_row_63_what_was_made_of_something_else_is_made_anew(
         given: dict[str, Any] = {"text": TEXT, "cfg": CFG, "seed": 5, **change}
         chapter = tiny.speak_file(given.pop("text"), path, voice, **given)
         assert chapter.reused == 0
+
+
+def test_row_63_pieces_of_rounded_weights_are_not_mixed_with_others(
+    tiny: Mars5TTS,
+    tiny_folder: Path,
+    voice: Voice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "chapter.wav"
+    rounded = Mars5TTS.from_pretrained(tiny_folder, device="cpu", quantize="int8")
+    kill_at(monkeypatch, 1, lambda: rounded.speak_file(TEXT, path, voice, cfg=CFG, seed=5))
+    assert tiny.speak_file(TEXT, path, voice, cfg=CFG, seed=5).reused == 0
+
+
+@pytest.mark.parametrize("cfg", [CFG, replace(CFG, top_p=0.8)], ids=["same", "other"])
+@pytest.mark.parametrize("deleted", range(7))  # of two files for each piece, and the journal's own
+def test_row_62_a_chapter_killed_while_it_tidies_up(
+    tiny: Mars5TTS,
+    voice: Voice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cfg: InferenceConfig,
+    deleted: int,
+) -> None:
+    path, unlink, rmtree, room = tmp_path / "chapter.wav", Path.unlink, shutil.rmtree, [deleted]
+
+    def killed(file: Path) -> None:
+        if file.suffix in (".json", ".npy"):
+            if not room[0]:
+                raise KeyboardInterrupt
+            room[0] -= 1
+        unlink(file)
+
+    def journal_first(folder: Path) -> None:  # rmtree has no order of its own
+        for file in sorted(folder.iterdir(), reverse=True):
+            file.unlink()
+        rmtree(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        patch.setattr(shutil, "rmtree", journal_first)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.speak_file(TEXT, path, voice, cfg=CFG, seed=5)
+    assert path.exists()
+    tiny.speak_file(TEXT, path, voice, cfg=cfg, seed=5)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nothing_foreign_is_deleted(tiny: Mars5TTS, voice: Voice, tmp_path: Path) -> None:

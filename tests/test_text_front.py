@@ -29,6 +29,12 @@ from mars5.text.lexicon import MAX_ENTRIES, compile_lexicon
         ({"straße": "road"}, "Straße", "road"),
         ({"um": ""}, "So um yes", "So  yes"),
         ({"x": r"\1\g<0>"}, "x", r"\1\g<0>"),
+        (
+            {"don't": "do not"},
+            "Don't, don\u2019t, \u2018don\u2019t\u2019",
+            "do not, do not, \u2018do not\u2019",
+        ),
+        ({"o\u2019clock": "oh clock"}, "o'clock o\u2019clock", "oh clock oh clock"),
         ({}, "same", "same"),
     ],
 )

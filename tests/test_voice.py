@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,13 @@ def test_nothing_is_half_written(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_pipe_is_not_replaced(voice: Voice, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "v")
+    with pytest.raises(VoiceError, match="it is a device or a pipe, not a file"):
+        voice.save(tmp_path / "v")
+    assert (tmp_path / "v").is_fifo()
+
+
 # ---------------------------------------------------------------- damaged and foreign files
 
 
@@ -234,6 +242,19 @@ def test_the_undamaged_file_loads(voice: Voice, tmp_path: Path) -> None:
     assert_equal(Voice.load(_damaged(tmp_path / "v", voice)), voice)
     odd = _damaged(tmp_path / "v", voice, texts={"provenance": json.dumps({"year": 1999})})
     assert Voice.load(odd).provenance == {"year": "1999"}
+
+
+@pytest.mark.parametrize("kind", ["F8_E8M0", "F4"])
+def test_a_tensor_of_a_type_that_torch_lacks(voice: Voice, tmp_path: Path, kind: str) -> None:
+    path = _damaged(tmp_path / "v", voice, more=torch.zeros(2, dtype=torch.uint8))
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["more"] |= {"dtype": kind, "shape": [4 if kind == "F4" else 2]}
+    written = json.dumps(header).encode()
+    path.write_bytes(len(written).to_bytes(8, "little") + written + data[end:])
+    with pytest.raises(VoiceError, match=r"of type .*, which cannot be read|no intact voice file"):
+        Voice.load(path)
 
 
 def test_every_truncation_is_refused(voice: Voice, tmp_path: Path) -> None:

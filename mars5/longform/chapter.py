@@ -23,6 +23,7 @@ from mars5.engine import Engine
 from mars5.errors import ConfigError, TextError
 from mars5.files import replacing
 from mars5.longform.narration import narrate
+from mars5.quantized import is_quantized
 from mars5.seeds import Seeds, fresh_seed
 from mars5.speech import worst_reason
 from mars5.text import Piece
@@ -129,7 +130,7 @@ class Journal:
     def remove(self) -> None:
         """Delete the folder: the chapter is complete."""
         with told(self._folder):
-            shutil.rmtree(self._folder)
+            _delete(self._folder)
 
     def _read(self, name: str) -> dict[str, Any]:
         """Facts that were written; {} if there are none that can be read."""
@@ -227,6 +228,7 @@ def _facts(
         "checkpoint": engine.voices.fingerprint,
         "device": str(engine.device),
         "precision": str(engine.ar.embed.weight.dtype),
+        "quantized": is_quantized(engine.ar),  # embeddings are not rounded
         "voice": [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in spoken_by],
         "transcript": heard.transcript,
         "settings": asdict(cfg),
@@ -242,6 +244,13 @@ def _clear(folder: Path, ours: bool) -> None:
             f"{os.fspath(folder)!r} is where unfinished pieces would go, but holds other things: "
             "move it away, or choose another output"
         )
+    _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a journal, `journal.json` after all pieces: killed on the way, it is known as ours."""
+    for path in sorted(folder.glob("[0-9]*")):  # facts before their samples, as they need these
+        path.unlink()
     shutil.rmtree(folder)
 
 

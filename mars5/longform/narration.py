@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mars5.config import SAMPLE_RATE, InferenceConfig
+from mars5.device import memory_errors
 from mars5.engine import Engine
 from mars5.errors import GenerationError
 from mars5.longform.levels import levelled, speech_level
@@ -83,6 +84,7 @@ def narrate(
 
     Raises:
         GenerationError: a piece gave no speech.
+        OutOfMemoryError: memory did not suffice.
     """
 
     def spoken() -> Iterator[tuple[Piece, Speech]]:
@@ -129,6 +131,7 @@ def speeches(
         yield _spoken(speak, index, piece, seeds, check, attempts=1)
 
 
+@memory_errors()
 def _spoken(
     speak: Callable[[torch.Generator | None], Speech],
     index: int,

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from mars5.errors import TextError
 from mars5.text.checks import check_characters, has_speech
+from mars5.text.symbols import APOSTROPHES
 
 MAX_ENTRIES = 5_000
 MAX_ENTRY_CHARACTERS = 200
+_APOSTROPHE = f"[{APOSTROPHES}]"
 
 
 def read_lexicon(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -46,7 +48,8 @@ def compile_lexicon(lexicon: Mapping[str, str]) -> Callable[[str], str]:
     """A function that replaces the entries of `lexicon` in a text.
 
     Whole words only, the longest entry first, each place once: what is put in is not searched
-    again. A key without capitals fits any case; a key with a capital fits exactly as written.
+    again. A key without capitals fits any case; a key with a capital fits exactly as written. An
+    apostrophe fits any other, as books and word processors have their own.
 
     Raises:
         TextError: not a mapping of strings to strings, more than `MAX_ENTRIES`, a key without a
@@ -82,4 +85,5 @@ def _entry(word: str, spoken: str) -> tuple[str, str]:
 
 def _pattern(word: str) -> str:
     body = r"\s+".join(re.escape(part) for part in word.split(" "))
+    body = re.sub(_APOSTROPHE, _APOSTROPHE, body)
     return f"({body})" if word != word.lower() else f"((?i:{body}))"
