@@ -61,6 +61,27 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(
     assert "0 spoken, 3 were there" in capsys.readouterr().err
 
 
+def test_a_manifest_cut_off_inside_a_letter(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(lines) == 0
+    with (tmp_path / "out" / "manifest.jsonl").open("ab") as file:
+        file.write('{"line": 4, "text": "é'.encode()[:-1])
+    capsys.readouterr()
+    assert main(lines) == 0
+    assert "0 spoken, 3 were there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029"])
+def test_a_text_with_a_separator_of_lines_is_one_entry(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], separator: str
+) -> None:
+    (tmp_path / "lines.txt").write_text(f"he{separator}hen\n", encoding="utf-8")
+    for expected in ("1 spoken, 0 were there", "0 spoken, 1 were there"):
+        assert main(lines) == 0
+        assert expected in capsys.readouterr().err
+
+
 def test_another_voice_lexicon_or_setting_makes_all_lines_again(
     lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,7 +94,8 @@ class Manifest:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(folder.glob("manifest*.jsonl")):
-                for line in path.read_text(encoding="utf-8").splitlines():
+                # str.splitlines would also split inside a text, at U+2028 and the like
+                for line in path.read_bytes().split(b"\n"):
                     self._take(line)
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot use the folder {str(folder)!r}: {error}") from error
@@ -105,11 +106,11 @@ class Manifest:
         """Whether the last line was cut off, so that the next one needs a line of its own."""
         return self.path.is_file() and self.path.read_bytes()[-1:] not in (b"", b"\n")
 
-    def _take(self, line: str) -> None:
+    def _take(self, line: bytes) -> None:
         try:
-            entry = json.loads(line)
-        except ValueError:  # cut off when an earlier run was killed: that text is spoken again
-            return
+            entry = json.loads(line.decode())
+        except ValueError:  # cut off, maybe inside a letter, when an earlier run was killed: that
+            return  # text is spoken again
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
             self._found[entry["file"]] = entry
 
