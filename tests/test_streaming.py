@@ -447,6 +447,27 @@ def test_command(
     assert wav[44:] == raw
 
 
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+@pytest.mark.parametrize("text", ["", " \n\n"])
+def test_command_with_no_text_leaves_the_file(
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    quiet: list[str],
+) -> None:
+    out = tmp_path / "out.wav"
+    out.write_bytes(b"of an earlier run")
+    sf.write(tmp_path / "r.wav", np.random.default_rng(1).normal(0, 0.1, 20_000), 24_000)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    line = ["stream", "-", "--model", str(tiny_folder), "--ref", str(tmp_path / "r.wav")]
+    assert main([*line, "--steps", "2", "-o", str(out), *quiet]) == 1
+    assert "nothing to say" in capsys.readouterr().err
+    assert out.read_bytes() == b"of an earlier run"
+    assert {path.name for path in tmp_path.iterdir()} == {"out.wav", "r.wav"}
+
+
 @pytest.mark.parametrize("more", [[], ["--raw", "-o", "x.wav"], ["--raw", "--play"]])
 def test_command_refuses(more: list[str]) -> None:
     with pytest.raises(SystemExit):
