@@ -19,6 +19,7 @@ from mars5.eval.text import word_errors, words_of
 
 MAX_WORD_ERROR_RATE = 0.4  # of what is heard against the transcript: more means another recording
 _SLACK = 0.1  # seconds by which times may exceed the recording
+_SYMBOLS = frozenset("&@%+=°€$£")  # are said, though they are no letters
 
 Times: TypeAlias = Sequence[tuple[float, float]]
 """Seconds (start, end) of each word of a transcript, as separated by blanks."""
@@ -40,9 +41,13 @@ def changes(transcript: str, new_transcript: str) -> list[Change]:
     Raises:
         TextError: no word differs, or none stays.
     """
-    old, new = ([_bare(word) for word in text.split()] for text in (transcript, new_transcript))
-    found = SequenceMatcher(None, old, new, autojunk=False)
-    changed = [Change(*where) for tag, *where in found.get_opcodes() if tag != "equal"]
+    old, new = _said(transcript), _said(new_transcript)
+    found = SequenceMatcher(None, [*old.values()], [*new.values()], autojunk=False)
+    changed = [
+        Change(*_places([*old], i1, i2), *_places([*new], j1, j2))
+        for tag, i1, i2, j1, j2 in found.get_opcodes()
+        if tag != "equal"
+    ]
     if not changed:
         raise TextError(
             "new_transcript has the same words as transcript: there is nothing to edit; case and "
@@ -56,9 +61,25 @@ def changes(transcript: str, new_transcript: str) -> list[Change]:
     return changed
 
 
+def _said(text: str) -> dict[int, str]:
+    """The words as they are compared, by their places; what is not said, as a dash, is no word."""
+    bare = {place: _bare(word) for place, word in enumerate(text.split())}
+    return {place: word for place, word in bare.items() if word}
+
+
+def _places(said: list[int], first: int, stop: int) -> tuple[int, int]:
+    """Where the words `first` to `stop` of those that are said are among all words."""
+    if first < stop:
+        return said[first], said[stop - 1] + 1
+    place = said[first - 1] + 1 if first else 0
+    return place, place
+
+
 def _bare(word: str) -> str:
-    kept = "".join(letter for letter in word.casefold() if letter.isalnum() or letter == "'")
-    return kept or word
+    plain = word.casefold().replace("\u2019", "'")
+    kept = "".join(letter for letter in plain if letter.isalnum() or letter == "'")
+    # An apostrophe at the edge cannot be told from a quotation mark.
+    return kept.strip("'") or (word if _SYMBOLS & set(word) else "")
 
 
 def gap(change: Change, times: Times) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -61,6 +62,27 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(
     assert "0 spoken, 3 were there" in capsys.readouterr().err
 
 
+def test_a_manifest_cut_off_inside_a_letter(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(lines) == 0
+    with (tmp_path / "out" / "manifest.jsonl").open("ab") as file:
+        file.write('{"line": 4, "text": "é'.encode()[:-1])
+    capsys.readouterr()
+    assert main(lines) == 0
+    assert "0 spoken, 3 were there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029"])
+def test_a_text_with_a_separator_of_lines_is_one_entry(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], separator: str
+) -> None:
+    (tmp_path / "lines.txt").write_text(f"he{separator}hen\n", encoding="utf-8")
+    for expected in ("1 spoken, 0 were there", "0 spoken, 1 were there"):
+        assert main(lines) == 0
+        assert expected in capsys.readouterr().err
+
+
 def test_another_voice_lexicon_or_setting_makes_all_lines_again(
     lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,8 +96,43 @@ def test_another_voice_lexicon_or_setting_makes_all_lines_again(
             assert expected in capsys.readouterr().err
     how = entries(tmp_path / "out" / "manifest.jsonl")[1]["how"]
     assert isinstance(how, dict)
-    assert how["lexicon"] == {"hen": "the"}
+    assert how["lexicon"] == hashlib.sha256(b'{"hen": "the"}').hexdigest()[:16]
     assert how["ref"] == str(tmp_path / "ref.wav")
+
+
+@pytest.mark.parametrize("older", ["manifest.jsonl", "manifest-1of2.jsonl"])
+def test_an_entry_stands_only_for_the_audio_it_was_written_for(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], older: str
+) -> None:
+    """Also if its manifest is read last."""
+    out = tmp_path / "out"
+    assert main(lines) == 0
+    again = [*lines, "--seed", "5"]
+    old, made = (out / "manifest.jsonl").read_bytes(), (out / "00001.wav").read_bytes()
+    (out / "manifest.jsonl").unlink()
+    (out / older).write_bytes(old)
+    assert main([*again, "--shard", "1/2"]) == 0  # lines 1 and 3
+    assert (out / "00001.wav").read_bytes() != made
+    capsys.readouterr()
+    assert main([*again, "--shard", "1/2"]) == 0
+    assert "0 spoken, 2 were there" in capsys.readouterr().err
+    assert main(lines) == 0
+    assert "2 spoken, 1 were there" in capsys.readouterr().err
+    assert (out / "00001.wav").read_bytes() == made
+
+
+def test_audio_whose_entry_was_not_written_is_made_again(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a run with another seed leaves it that was killed after its first file."""
+    out = tmp_path / "out"
+    assert main(lines) == 0
+    (out / "00001.wav").write_bytes((out / "00003.wav").read_bytes())
+    (out / "00004.wav").unlink()
+    capsys.readouterr()
+    assert main(lines) == 0
+    assert "2 spoken, 1 were there" in capsys.readouterr().err
+    assert (out / "00001.wav").read_bytes() != (out / "00003.wav").read_bytes()
 
 
 def test_shards_are_the_whole(lines: list[str], tmp_path: Path) -> None:

@@ -83,8 +83,41 @@ def test_changed_words(new: str, found: list[Change]) -> None:
     assert changes(SAID, new) == found
 
 
-def test_punctuation_alone_is_a_word_like_others() -> None:
-    assert changes("one two", "one - two") == [Change(1, 1, 1, 2)]
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("one, two", "one - two"),
+        ("one - two \u2026", "One two."),
+        ("I'm here", "I\u2019m here"),
+        ("one two", "\u2018one\u2019 'two'"),
+    ],
+)
+def test_punctuation_is_no_edit(old: str, new: str) -> None:
+    with pytest.raises(TextError, match="nothing to edit"):
+        changes(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("one - two - three", "one, six three", [Change(2, 3, 1, 2)]),
+        ("one two three", "- one - six - three", [Change(1, 2, 3, 4)]),
+        ("one - two - three", "one three", [Change(2, 3, 1, 1)]),
+        ("one - two", "one six two", [Change(1, 1, 1, 2)]),
+        ("one - two", "six one - two", [Change(0, 0, 0, 1)]),
+        ("one two -", "one two - six", [Change(2, 2, 3, 4)]),
+        ("one two three", "one six - seven three", [Change(1, 2, 1, 4)]),
+    ],
+)
+def test_punctuation_between_blanks_counts_in_the_places(
+    old: str, new: str, found: list[Change]
+) -> None:
+    assert changes(old, new) == found
+
+
+def test_a_symbol_that_is_said_is_a_word() -> None:
+    assert changes("one & two", "one and two") == [Change(1, 2, 1, 2)]
+    assert changes("one two", "one + two") == [Change(1, 1, 1, 2)]
 
 
 @pytest.mark.parametrize(

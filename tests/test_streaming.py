@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +30,7 @@ from mars5.nar.decode import Known
 from mars5.nar.model import ResidualTransformer
 from mars5.seeds import Seeds
 from mars5.streaming import utterance
+from mars5.streaming.asynchronous import read_ahead
 from mars5.streaming.edges import FADE, Edges
 from mars5.verify import Verify
 from mars5.voice import Voice
@@ -305,6 +310,89 @@ def test_closing_while_a_chunk_is_made_ends_it_at_the_next_step(
     assert len(steps) == 5
 
 
+# ---------------------------------------------------------------- read ahead
+
+
+def test_read_ahead_gives_the_same_and_closes(tiny: Mars5TTS, voice: Voice) -> None:
+    wanted = tiny.stream(TWO, voice, cfg=SHALLOW, seed=3)
+    list(wanted)
+    stream = tiny.stream(TWO, voice, cfg=SHALLOW, seed=3)
+    chunks = [chunk.audio for chunk in read_ahead(stream)]
+    assert torch.equal(torch.cat(chunks), wanted.speech.audio)
+    assert next(stream, None) is None
+
+
+def test_read_ahead_passes_errors_on_after_what_was_given(tiny: Mars5TTS, voice: Voice) -> None:
+    stream = tiny.stream(iter([f"{ONE}. T", "\0"]), voice, cfg=SHALLOW, seed=3)
+    given: list[torch.Tensor] = []
+    with pytest.raises(TextError, match="control character"):
+        given.extend(chunk.audio for chunk in read_ahead(stream))
+    assert torch.equal(stream.speech.audio, torch.cat(given))
+
+
+def test_who_stops_reading_ends_the_work(tiny: Mars5TTS, voice: Voice, steps: list[int]) -> None:
+    closed = threading.Event()
+
+    def parts() -> Iterator[str]:
+        try:
+            for _ in range(20):
+                yield f"{ONE}. "
+        finally:
+            closed.set()
+
+    chunks = read_ahead(tiny.stream(parts(), voice, cfg=SHALLOW, seed=3))
+    next(chunks)
+    chunks.close()
+    assert closed.wait(20)
+    done = len(steps)
+    assert done < 400  # of about 2000
+    time.sleep(0.2)
+    assert len(steps) == done
+    assert not [thread for thread in threading.enumerate() if thread.name == "mars5-stream"]
+
+
+def test_the_next_chunk_waits_until_one_is_taken(tiny: Mars5TTS, voice: Voice) -> None:
+    stream = tiny.stream(f"{TWO} {TWO}", voice, cfg=SHALLOW, seed=3)
+    chunks = read_ahead(stream)
+    first = next(chunks)
+    last, deadline = -1, time.monotonic() + 20
+    while last != (last := len(stream.speech.audio)) and time.monotonic() < deadline:
+        time.sleep(1.0)
+    assert len(first.audio) <= last
+    assert last < len(first.audio) + sum(len(chunk.audio) for chunk in chunks) - 1
+    assert len(stream.speech.pieces) == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_an_interrupt_ends_the_wait_for_text() -> None:
+    """Also the interpreter ends, which would join a thread of an executor."""
+    code = """
+import time
+from mars5.streaming.asynchronous import read_ahead
+
+class Waiting:
+    def __iter__(self):
+        return self
+    def __next__(self):
+        print("waits", flush=True)
+        time.sleep(1000)
+    def close(self):
+        pass
+
+list(read_ahead(Waiting()))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"waits\n"
+            process.send_signal(signal.SIGINT)
+            assert b"KeyboardInterrupt" in process.communicate(timeout=20)[1]
+        finally:
+            process.kill()
+
+
 # ---------------------------------------------------------------- async
 
 
@@ -445,6 +533,27 @@ def test_command(
     wav = capsysbinary.readouterr().out
     assert wav[:4] == b"RIFF"
     assert wav[44:] == raw
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+@pytest.mark.parametrize("text", ["", " \n\n"])
+def test_command_with_no_text_leaves_the_file(
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    quiet: list[str],
+) -> None:
+    out = tmp_path / "out.wav"
+    out.write_bytes(b"of an earlier run")
+    sf.write(tmp_path / "r.wav", np.random.default_rng(1).normal(0, 0.1, 20_000), 24_000)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    line = ["stream", "-", "--model", str(tiny_folder), "--ref", str(tmp_path / "r.wav")]
+    assert main([*line, "--steps", "2", "-o", str(out), *quiet]) == 1
+    assert "nothing to say" in capsys.readouterr().err
+    assert out.read_bytes() == b"of an earlier run"
+    assert {path.name for path in tmp_path.iterdir()} == {"out.wav", "r.wav"}
 
 
 @pytest.mark.parametrize("more", [[], ["--raw", "-o", "x.wav"], ["--raw", "--play"]])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +37,13 @@ def run(args: argparse.Namespace) -> int:
     lines = {n: text for n, text in read_lines(args.lines).items() if n % shares == share % shares}
     folder = Path(args.output)
     manifest = Manifest(folder, "" if shares == 1 else f"-{share}of{shares}")
-    how = _how(args, settings)
+    lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
+    how = _how(args, settings, lexicon)
     wanted = {
         n: {"line": n, "seed": args.seed + n, "text": text, "how": how} for n, text in lines.items()
     }
     todo = [n for n in lines if not manifest.holds(wanted[n])]
-    failed = _speak(args, settings, [wanted[n] for n in todo], manifest) if todo else 0
+    failed = _speak(args, settings, lexicon, [wanted[n] for n in todo], manifest) if todo else 0
     if not args.quiet:
         tell(
             f"{args.output}: {len(todo) - failed} spoken, {len(lines) - len(todo)} were there, "
@@ -48,13 +52,19 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
-def _how(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def _how(
+    args: argparse.Namespace, settings: dict[str, Any], lexicon: Mapping[str, str] | None
+) -> dict[str, Any]:
     """What else a file depends on, as the manifest notes it."""
     given = {name: getattr(args, name) for name in ("model", "ref", "ref_text", "voice")}
-    if args.lexicon is not None:
-        given["lexicon"] = dict(read_lexicon(args.lexicon))
+    if lexicon is not None:  # a digest, since every entry has it and lexicons are long
+        given["lexicon"] = _digest(json.dumps(dict(lexicon), sort_keys=True).encode())
     given |= {"settings": settings} if settings else {}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def read_lines(path: str) -> dict[int, str]:
@@ -90,11 +100,13 @@ class Manifest:
     def __init__(self, folder: Path, suffix: str) -> None:
         self.folder = folder
         self.path = folder / f"manifest{suffix}.jsonl"
-        self._found: dict[str, dict[str, Any]] = {}
+        # All entries of a file, since the order of several manifests tells nothing of their age.
+        self._found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(folder.glob("manifest*.jsonl")):
-                for line in path.read_text(encoding="utf-8").splitlines():
+                # str.splitlines would also split inside a text, at U+2028 and the like
+                for line in path.read_bytes().split(b"\n"):
                     self._take(line)
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot use the folder {str(folder)!r}: {error}") from error
@@ -105,20 +117,34 @@ class Manifest:
         """Whether the last line was cut off, so that the next one needs a line of its own."""
         return self.path.is_file() and self.path.read_bytes()[-1:] not in (b"", b"\n")
 
-    def _take(self, line: str) -> None:
+    def _take(self, line: bytes) -> None:
         try:
-            entry = json.loads(line)
-        except ValueError:  # cut off when an earlier run was killed: that text is spoken again
-            return
+            entry = json.loads(line.decode())
+        except ValueError:  # cut off, maybe inside a letter, when an earlier run was killed: that
+            return  # text is spoken again
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
-            self._found[entry["file"]] = entry
+            self._found[entry["file"]].append(entry)
 
     def holds(self, wanted: dict[str, Any]) -> bool:
-        """Whether the same text was spoken in the same way, and the file is still there."""
+        """Whether the same text was spoken in the same way, and that audio is still there."""
         name = file_name(wanted["line"])
-        found = self._found.get(name, {})
-        same = all(found.get(key) == value for key, value in wanted.items())
-        return same and (self.folder / name).is_file()
+        found = [
+            entry
+            for entry in self._found.get(name, [])
+            if all(entry.get(key) == value for key, value in wanted.items())
+        ]
+        if not found:
+            return False
+        try:
+            there = self.written(name)
+        except OSError:  # gone, or not a file: it is made again
+            return False
+        return any(all(entry.get(key) == there[key] for key in there) for entry in found)
+
+    def written(self, name: str) -> dict[str, Any]:
+        """What tells the audio of a file from other audio: entries of earlier runs may be stale."""
+        content = (self.folder / name).read_bytes()
+        return {"bytes": len(content), "sha256": _digest(content)}
 
     def add(self, entry: dict[str, Any]) -> None:
         """Append one entry."""
@@ -138,6 +164,7 @@ def file_name(line: int) -> str:
 def _speak(
     args: argparse.Namespace,
     settings: dict[str, Any],
+    lexicon: Mapping[str, str] | None,
     wanted: list[dict[str, Any]],
     manifest: Manifest,
 ) -> int:
@@ -154,7 +181,7 @@ def _speak(
         cfg,
         seeds=[entry["seed"] for entry in wanted],
         batch_size=args.batch_size,
-        lexicon=wanted[0]["how"].get("lexicon"),
+        lexicon=lexicon,
     )
     if not args.quiet:
         for line in unused_transcript(args, cfg):
@@ -171,7 +198,8 @@ def _speak(
         write_audio(manifest.folder / name, item.speech.audio)
         seconds = round(len(item.speech.audio) / item.speech.sample_rate, 3)
         finish = item.speech.finish_reason
-        manifest.add({**entry, "file": name, "seconds": seconds, "finish_reason": finish})
+        made = {"file": name, "seconds": seconds, "finish_reason": finish}
+        manifest.add({**entry, **made, **manifest.written(name)})
     return failed
 
 

@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
             if stream.first_sound_seconds is None:
                 raise
             failure = error
+        if stream.first_sound_seconds is None:  # raised in here, it leaves an existing file alone
+            raise TextError("nothing to say: standard input held no text; write some to it")
     if not args.quiet:
         for line in [summary(stream.speech, seed), *speaker.remarks]:
             tell(line)

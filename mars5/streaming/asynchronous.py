@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 from mars5.streaming.stream import Chunk, SpeechStream
+
+_LAST_STEP = 1.0  # seconds for a model at work to end its step; a wait for text may never end
 
 
 def read_ahead(stream: SpeechStream) -> Iterator[Chunk]:
     """The chunks of `stream`; the next one is made while the reader has one. Closes the stream."""
-    worker = ThreadPoolExecutor(1, "mars5-stream")
+    asked = threading.Semaphore(0)
+    made: SimpleQueue[Chunk | BaseException | None] = SimpleQueue()  # holds one at most, see asked
+
+    def work() -> None:
+        try:
+            while asked.acquire() and (chunk := _following(stream)) is not None:
+                made.put(chunk)
+            made.put(None)
+        except BaseException as error:  # noqa: BLE001 - the reader raises it
+            made.put(error)
+
+    # A thread that waits for text cannot be told to stop. Python would wait at its end for that of
+    # an executor, and Ctrl-C would do nothing; it does not wait for a daemon.
+    worker = threading.Thread(target=work, name="mars5-stream", daemon=True)
+    worker.start()
     try:
-        coming = worker.submit(_following, stream)
-        while (chunk := coming.result()) is not None:
-            coming = worker.submit(_following, stream)
+        asked.release()
+        while (chunk := made.get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            asked.release()
             yield chunk
     finally:
         stream.close()
-        worker.shutdown(cancel_futures=True)
+        asked.release()  # so that a worker that has nothing to do finds the stream at its end
+        worker.join(_LAST_STEP)
 
 
 async def stream_async(
