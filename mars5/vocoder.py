@@ -149,7 +149,15 @@ def build_vocoder(config: dict[str, Any], weights: dict[str, Tensor], table: Ten
         CheckpointError: config, weights and table do not fit each other.
     """
     try:
-        vocoder = Vocoder(VocoderDims(**config), len(table))
+        dims = VocoderDims(**config)
+        stated = 2 * dims.n_layers * dims.dim * dims.ff_dim
+        given = sum(tensor.numel() for tensor in weights.values())
+        if stated > given:  # before memory is taken for what a few bytes of config ask for
+            raise CheckpointError(
+                f"the vocoder's config states {stated} weights in its layers, the file has {given} "
+                "in all: they do not belong together"
+            )
+        vocoder = Vocoder(dims, len(table))
         vocoder.load_state_dict({**weights, "table": table}, assign=True)
     except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"the vocoder does not fit its config: {error}") from error

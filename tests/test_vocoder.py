@@ -20,7 +20,7 @@ from mars5.codec import EncodecCodec, MelCodec, MelCodecDims
 from mars5.errors import CheckpointError
 from mars5.fourier import InverseSTFT, Magnitudes
 from mars5.hub import NANO
-from mars5.vocoder import Head, Vocoder, VocoderDims
+from mars5.vocoder import Head, Vocoder, VocoderDims, build_vocoder
 
 READER = Path(__file__).parent.parent / "examples" / "reader.wav"
 
@@ -223,3 +223,10 @@ def test_encodec_in_chunks_is_encodec(samples: int, monkeypatch: pytest.MonkeyPa
     with torch.no_grad():
         whole = layers[:13](wave[:, None])
         torch.testing.assert_close(codecs._in_chunks(layers[:13], wave[:, None]), whole)
+
+
+def test_sizes_beyond_the_weights_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mars5.vocoder.Vocoder", lambda *_: pytest.fail("built"))
+    config = {**VOCODER_DIMS, "dim": 8192, "ff_dim": 8192, "n_layers": 64}
+    with pytest.raises(CheckpointError, match=r"states 8589934592 weights .* the file has 4"):
+        build_vocoder(config, {"head.out.bias": torch.zeros(4)}, torch.zeros(8192, 12))
