@@ -248,9 +248,9 @@ class PromptConvention:
             section 3); checkpoints trained without that off-by-one say `False`.
         repeat_reference: in a deep clone the published NAR sees the reference twice, once known in
             full and once as the coarse codes the AR continued; `False` shows it once.
-        own_delivery: the AR is given the checkpoint's own voice, and only the NAR the reference:
-            for an AR that has met too few speakers to be understood with those of others. A style
-            is added to that voice.
+        own_delivery: the AR is given the speaker vector of the checkpoint's own voice, also in deep
+            clones, and only the NAR the reference: for an AR that has met too few speakers to be
+            understood with those of others. A style is added to that voice.
     """
 
     drop_first: bool = True

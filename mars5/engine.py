@@ -210,14 +210,22 @@ class Engine:
             )
         return Task(text, voice, speaking.ar_speaker, speaking.delivery, cfg, prompt, generator)
 
-    def _delivering(self, voice: Voice) -> Voice:
-        """The voice that the AR speaks with: this one, or the checkpoint's own (`own_delivery`).
-
-        A style is then added to the own voice.
-        """
+    def _own(self) -> Voice | None:
+        """Whose voice the AR has, whoever is cloned (`own_delivery`); None for the clone's."""
         if not self.config.prompt.own_delivery or self.voices.default is None:
+            return None
+        return self.voices.of(None)
+
+    def _delivering(self, voice: Voice) -> Voice:
+        """The voice that the AR speaks with: this one, or the checkpoint's own.
+
+        The own one is not continued: its vector says all, and what is spoken from the beginning is
+        clearer. A style is added to it.
+        """
+        own = self._own()
+        if own is None:
             return voice
-        own = self.voices.of(None)
+        own = replace(own, transcript=None)
         if voice.style is None:
             return own
         return own.with_style(voice.style, voice.style_strength, plain=voice.style_plain)
@@ -312,7 +320,7 @@ class Engine:
         They are those of the voice that the AR speaks with; None without its transcript.
         """
         plain = replace(voice, style=None, style_strength=0.0, style_plain=None)
-        source = self._delivering(plain)
+        source = self._own() or plain
         if source.transcript is None:
             return None
         generator = torch.Generator().manual_seed(0)

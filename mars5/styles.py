@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _read(folder: Path) -> list[Style]:
             raise StyleError(
                 f"{manifest} has {size} bytes, the limit is {_MAX_MANIFEST_BYTES}: split the bank"
             )
-        lines = manifest.read_text(encoding="utf-8").splitlines()
+        lines = manifest.read_text(encoding="utf-8").split("\n")  # JSON may hold other line ends
     except (OSError, ValueError) as error:
         raise StyleError(
             f"cannot read the style bank {manifest}: {error}; write one JSON object a line with "
@@ -124,10 +125,9 @@ def _read(folder: Path) -> list[Style]:
     if not 1 <= len(numbered) <= _MAX_STYLES:
         raise StyleError(f"{manifest} has {len(numbered)} styles, expected 1 to {_MAX_STYLES}")
     rows = [(_style(manifest, number, line), number) for number, line in numbered]
-    names = [style.name for (style, _), _ in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise StyleError(f"{manifest} has the name {twice[0]!r} twice: names must be unique")
+    name, times = Counter(style.name for (style, _), _ in rows).most_common(1)[0]
+    if times > 1:
+        raise StyleError(f"{manifest} has the name {name!r} twice: names must be unique")
     found = {style.name: style for (style, _), _ in rows}
     for (_, plain), number in rows:
         if plain is not None and plain not in found:

@@ -15,6 +15,7 @@ from mars5.ar.model import CodecLM
 from mars5.checkpoint import write_checkpoint
 from mars5.codec import MelCodec, MelCodecDims
 from mars5.config import ARDims, ModelConfig, NARDims, PromptConvention
+from mars5.engine import Engine, Task
 from mars5.nar.model import ResidualTransformer
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.vocoder import Vocoder, VocoderDims
@@ -71,6 +72,12 @@ def write_tiny_model(folder: Path, config: ModelConfig | None = None) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def same_chance() -> None:
+    """What a test draws without a generator is the same each time."""
+    torch.manual_seed(20)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
@@ -96,3 +103,17 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     for path, weights in zip(paths, files.tiny_weights(), strict=True):
         write_checkpoint(path, weights, files.TEXT, files.SPEECH, files.CONFIG)
     return paths
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+    """What the models are asked for."""
+    seen: list[Task] = []
+    task = Engine.task
+
+    def spy(self: Engine, *given: object) -> Task:
+        seen.append(task(self, *given))  # type: ignore[arg-type]
+        return seen[-1]
+
+    monkeypatch.setattr(Engine, "task", spy)
+    return seen

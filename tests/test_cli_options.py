@@ -17,7 +17,7 @@ from mars5 import Mars5TTS
 from mars5.audio import write_audio
 from mars5.cli import main
 from mars5.commands.arguments import build_parser
-from mars5.engine import Engine, Task
+from mars5.engine import Task
 from mars5.train.__main__ import parser as training
 
 QUICK = ["--device", "cpu", "--seed", "3", "--steps", "1", "--set", "generate_max_len_override=90"]
@@ -38,20 +38,6 @@ def here(tmp_path: Path, speechlike: np.ndarray, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "words.txt").write_text("# how the hen is called\nhen = chi ken\n\n")
     (tmp_path / "lines.txt").write_text("the hen\n")
     return tmp_path
-
-
-@pytest.fixture
-def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
-    """What the models are asked for."""
-    seen: list[Task] = []
-    task = Engine.task
-
-    def spy(self: Engine, *given: object) -> Task:
-        seen.append(task(self, *given))  # type: ignore[arg-type]
-        return seen[-1]
-
-    monkeypatch.setattr(Engine, "task", spy)
-    return seen
 
 
 LINES = {

@@ -367,8 +367,10 @@ def test_the_next_chunk_waits_until_one_is_taken(tiny: Mars5TTS, voice: Voice) -
 def test_an_interrupt_ends_the_wait_for_text() -> None:
     """Also the interpreter ends, which would join a thread of an executor."""
     code = """
-import time
+import signal, time
 from mars5.streaming.asynchronous import read_ahead
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it
 
 class Waiting:
     def __iter__(self):

@@ -385,10 +385,11 @@ def test_a_checkpoint_may_keep_its_own_delivery(
     assert shallow.voice is voice
     deep = tiny.engine.task(TEXT, voice, None, DEEP, None)
     assert torch.equal(deep.ar_speaker, style.ar_speaker)
-    assert deep.delivery is style
-    assert deep.prompt.ids == tiny.engine.task(TEXT, None, None, DEEP, None).prompt.ids
-    assert tiny.engine.continued_frames(deep) == len(style.codes)
+    assert deep.prompt.ids == shallow.prompt.ids  # the own voice is not continued
+    assert tiny.engine.continued_frames(deep) == 0
     assert tiny.engine.reference_frames(deep)[0] == len(voice.codes)
+    styled = tiny.engine.task(TEXT, voice.with_style(voice), None, DEEP, None)
+    assert tiny.engine.continued_frames(styled) == len(voice.codes)  # but the style's clip is
     directed = tiny.engine.task(TEXT, voice.with_style(voice), None, SHALLOW, None)
     assert torch.equal(directed.ar_speaker, voice.ar_speaker)  # as asked for
     plain = tiny.voice(torch.ones(30_000).cumsum(0).sin(), "Plain.")

@@ -16,7 +16,7 @@ from mars5.audio import write_audio
 from mars5.cli import main
 from mars5.commands.arguments import build_parser
 from mars5.commands.styles import profile_of
-from mars5.engine import Engine, Task
+from mars5.engine import Task
 from mars5.styles import MANIFEST, StyleBank
 
 
@@ -48,20 +48,6 @@ def test_say_with_instructions_tells_what_they_chose(
     assert main(say("--model", model, "-o", str(out), *words)) == 0
     assert out.is_file()
     assert "mars5: style warm: 'warm and reassuring' is nearest to" in capsys.readouterr().err
-
-
-@pytest.fixture
-def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
-    """What the models are asked for."""
-    seen: list[Task] = []
-    task = Engine.task
-
-    def spy(self: Engine, *given: object) -> Task:
-        seen.append(task(self, *given))  # type: ignore[arg-type]
-        return seen[-1]
-
-    monkeypatch.setattr(Engine, "task", spy)
-    return seen
 
 
 def test_say_with_a_style_and_a_profile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,39 @@ from mars5.text.lexicon import MAX_ENTRIES, compile_lexicon
 )
 def test_lexicon(lexicon: dict[str, str], text: str, wanted: str) -> None:
     assert compile_lexicon(lexicon)(text) == wanted
+
+
+APOSTROPHE = "['\u2019]"
+LETTERS = "aAbBé1'\u2019.- \n"
+
+
+@given(
+    st.dictionaries(st.text(LETTERS, min_size=1, max_size=5), st.text("xyz", max_size=2)),
+    st.text(LETTERS, max_size=40),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_lexicon_replaces_as_one_pattern_of_all_entries_would(
+    lexicon: dict[str, str], text: str
+) -> None:
+    lexicon = {" ".join(w.split()): s for w, s in lexicon.items() if any(c.isalnum() for c in w)}
+    assert compile_lexicon(lexicon)(text) == replaced_one_by_one(lexicon, text)
+
+
+def replaced_one_by_one(lexicon: dict[str, str], text: str) -> str:
+    """The obvious way: at each place the longest entry that fits."""
+    words = sorted(lexicon, key=lambda word: (-len(word), word.islower(), word))
+    made, at = "", 0
+    while at < len(text):
+        inside = at > 0 and re.match(r"\w", text[at - 1])
+        for word in [] if inside else words:
+            body = re.sub(APOSTROPHE, APOSTROPHE, re.escape(word).replace("\\ ", r"\s+"))
+            flags = re.IGNORECASE if word == word.lower() else re.NOFLAG
+            if found := re.compile(rf"{body}(?!\w)", flags).match(text, at):
+                made, at = made + lexicon[word], found.end()
+                break
+        else:
+            made, at = made + text[at], at + 1
+    return made
 
 
 @pytest.mark.parametrize(
@@ -141,7 +175,9 @@ def test_streamed_is_whole(words: list[str], size: int) -> None:
 
 def test_a_lexicon_file(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
-    path.write_text("\ufeff# comment\nnginx = engine x\n\nC#=C sharp\n New York =Noo York\n")
+    path.write_text(
+        "\ufeff# comment\u2028of two lines\nnginx = engine x\n\nC#=C sharp\n New York =Noo York\n"
+    )
     assert read_lexicon(path) == {"nginx": "engine x", "C#": "C sharp", "New York": "Noo York"}
 
 

@@ -55,12 +55,12 @@ def blend(args: argparse.Namespace) -> int:
     from mars5.voice import Voice
 
     check_voice_output(args.output)
-    blend = Voice.blend([(Voice.load(path), weight) for path, weight in args.parts])
+    voice = Voice.blend([(Voice.load(path), weight) for path, weight in args.parts])
     files = {f"{i}.file": Path(path).name for i, (path, _) in enumerate(args.parts, 1)}
-    notes = {**blend.provenance, **files, **dict(args.note)}
-    replace(blend, provenance=notes).save(args.output)
+    notes = {**voice.provenance, **files, **dict(args.note)}
+    replace(voice, provenance=notes).save(args.output)
     if not args.quiet:
-        tell(f"{args.output}: {blend.provenance['blend']}, {_cloning(blend)}")
+        tell(f"{args.output}: {voice.provenance['blend']}, {_cloning(voice)}")
     return 0
 
 

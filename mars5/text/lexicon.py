@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mars5.errors import TextError
@@ -14,6 +16,7 @@ from mars5.text.symbols import APOSTROPHES
 MAX_ENTRIES = 5_000
 MAX_ENTRY_CHARACTERS = 200
 _APOSTROPHE = f"[{APOSTROPHES}]"
+_BEGINNING = re.compile(r"(?<!\w)(?:\w+|[^\w\s])")  # of an entry: a word or a sign
 
 
 def read_lexicon(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -27,7 +30,7 @@ def read_lexicon(path: str | os.PathLike[str]) -> dict[str, str]:
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a zero byte in the path
         raise TextError(f"cannot read the lexicon {path!s} as UTF-8 text: {error}") from error
     lexicon: dict[str, str] = {}
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(content.split("\n"), 1):  # splitlines knows more line ends
         word, equals, said = (part.strip() for part in line.partition("="))
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -37,7 +40,7 @@ def read_lexicon(path: str | os.PathLike[str]) -> dict[str, str]:
         if word in lexicon:
             raise TextError(f"{place}: there is an entry for {word!r} already: keep one of them")
         try:
-            compile_lexicon({word: said})
+            _entry(word, said)
         except TextError as error:
             raise TextError(f"{place}: {error}") from error
         lexicon[word] = said
@@ -60,14 +63,42 @@ def compile_lexicon(lexicon: Mapping[str, str]) -> Callable[[str], str]:
     if len(lexicon) > MAX_ENTRIES:
         raise TextError(f"lexicon has {len(lexicon)} entries, at most {MAX_ENTRIES} are allowed")
     entries = [_entry(word, spoken) for word, spoken in lexicon.items()]
-    if not entries:
-        return lambda text: text
     entries.sort(key=lambda entry: (-len(entry[0]), entry[0].islower(), entry[0]))
-    spoken_as = [spoken for _, spoken in entries]
-    pattern = re.compile(
-        r"(?<!\w)(?:" + "|".join(_pattern(word) for word, _ in entries) + r")(?!\w)"
-    )
-    return lambda text: pattern.sub(lambda match: spoken_as[(match.lastindex or 0) - 1], text)
+    alike: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for word, spoken in entries:
+        alike[_first(_BEGINNING.match(word))].append((word, spoken))
+    return _Replacing({first: _compile(group) for first, group in alike.items()})
+
+
+@dataclass(frozen=True)
+class _Replacing:
+    """Entries by what they begin with: thousands of them are not all tried at every word."""
+
+    groups: Mapping[str, tuple[re.Pattern[str], list[str]]]
+
+    def __call__(self, text: str) -> str:
+        pieces: list[str] = []
+        done = 0
+        for beginning in _BEGINNING.finditer(text):
+            at, group = beginning.start(), self.groups.get(_first(beginning))
+            if at < done or group is None:
+                continue
+            pattern, spoken_as = group
+            if found := pattern.match(text, at):
+                pieces += text[done:at], spoken_as[(found.lastindex or 0) - 1]
+                done = found.end()
+        return "".join([*pieces, text[done:]])
+
+
+def _first(beginning: re.Match[str] | None) -> str:
+    """What a word or sign that an entry begins with is known by, in any case."""
+    return "" if beginning is None else re.sub(_APOSTROPHE, "'", beginning[0]).casefold()
+
+
+def _compile(entries: Sequence[tuple[str, str]]) -> tuple[re.Pattern[str], list[str]]:
+    """A pattern with a group for each entry, and what is said for each."""
+    pattern = re.compile("(?:" + "|".join(_pattern(word) for word, _ in entries) + r")(?!\w)")
+    return pattern, [spoken for _, spoken in entries]
 
 
 def _entry(word: str, spoken: str) -> tuple[str, str]:
