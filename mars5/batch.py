@@ -19,12 +19,12 @@ from mars5.engine import Coarse, Engine, Task, is_transcribed
 from mars5.errors import ConfigError, Mars5Error, OutOfMemoryError
 from mars5.nar.decode import stack
 from mars5.profiles import resolve_profile
+from mars5.seeds import SEEDS, checked_seed
 from mars5.speech import BatchItem
 from mars5.voice import Voice
 
 LEAST_FILLED = 0.75  # speech shorter than this share of the longest waits for another NAR batch
 MAX_BATCH = 1024
-SEEDS = 2**63
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,7 @@ def _seeds(seeds: int | Sequence[int] | None, n: int) -> list[int]:
     found = [seeds + i for i in range(n)] if isinstance(seeds, int) else list(seeds)
     if len(found) != n:
         raise ConfigError(f"there are {len(found)} seeds, but {n} texts")
-    for seed in found:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
-            raise ConfigError(f"seeds must be whole numbers from 0 to 2**63 - 1, got {seed!r}")
-    return found
+    return [checked_seed(seed) for seed in found]
 
 
 def profile_settings(engine: Engine, profile: str, inputs: list[Input]) -> InferenceConfig:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from mars5.commands import styles, voice
 from mars5.commands.arguments import build_parser
 from mars5.commands.checks import check_inputs, check_line, check_output
-from mars5.commands.lines import print_fact, tell
+from mars5.commands.lines import print_fact, shows_progress, tell
 from mars5.commands.options import (
     BROKEN_PIPE,
     FAILED,
@@ -100,7 +100,7 @@ def _say(args: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     speech = speaker.model.generate(
-        text, *speaker.given, seed=seed, progress=_shows_progress(args), verify=verify,
+        text, *speaker.given, seed=seed, progress=shows_progress(args), verify=verify,
         **speaker.directions,
     )  # fmt: skip
     taken = time.perf_counter() - started
@@ -119,10 +119,6 @@ def _stream(args: argparse.Namespace) -> int:
     if args.output is not None:
         check_line(args)
     return run(args)
-
-
-def _shows_progress(args: argparse.Namespace) -> bool:
-    return not args.quiet and sys.stderr.isatty()
 
 
 def _verify(tries: int | None) -> bool | Verify:

@@ -9,6 +9,7 @@ import torch
 
 from mars5.errors import ConfigError
 
+SEEDS = 2**63  # the seeds that torch's generators take: those below
 _PIECE, _REFINEMENT = 1, 2
 
 
@@ -36,7 +37,7 @@ class Seeds:
         copy = torch.Generator()
         state = torch.get_rng_state() if self._generator is None else self._generator.get_state()
         copy.set_state(state)
-        self._root = int(torch.randint(2**63 - 1, (), generator=copy))
+        self._root = int(torch.randint(SEEDS - 1, (), generator=copy))
 
     def of_piece(self, piece: int, attempt: int = 0) -> torch.Generator | None:
         """What a piece draws from: its coarse codes and then, unless streamed, all others."""
@@ -53,7 +54,7 @@ class Seeds:
         if piece:
             return self._derived(_PIECE, piece, 0)
         if self._seed is None:
-            return int(torch.randint(2**63 - 1, (), generator=self._generator))
+            return int(torch.randint(SEEDS - 1, (), generator=self._generator))
         return self._seed
 
     def _derived(self, *label: int) -> int:
@@ -75,6 +76,15 @@ def checked_source(seed: int | None, generator: torch.Generator | None) -> torch
         return generator
     if generator is not None:
         raise ConfigError("give a seed or a generator, not both")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(checked_seed(seed))
+
+
+def checked_seed(seed: object) -> int:
+    """The seed, if it is one.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+        raise ConfigError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+    return seed

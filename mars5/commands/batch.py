@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mars5.audio import write_audio
-from mars5.commands.lines import tell
+from mars5.commands.lines import shows_progress, tell
 from mars5.commands.options import FAILED, unused_transcript
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError, TextError
+from mars5.progress import shown
 from mars5.text import read_lexicon
 from mars5.tts import Mars5TTS
 from mars5.voice import Voice
@@ -187,7 +187,7 @@ def _speak(
         for line in unused_transcript(args, cfg):
             tell(line)
     failed = 0
-    for item in _shown(items, len(wanted), args.quiet):
+    for item in shown(items, shows_progress(args), "texts", len(wanted)):
         entry = wanted[item.index]
         if item.speech is None:
             failed += 1
@@ -201,11 +201,3 @@ def _speak(
         made = {"file": name, "seconds": seconds, "finish_reason": finish}
         manifest.add({**entry, **made, **manifest.written(name)})
     return failed
-
-
-def _shown(items: Any, total: int, quiet: bool) -> Any:
-    if quiet or not sys.stderr.isatty():
-        return items
-    from tqdm import tqdm
-
-    return tqdm(items, "texts", total, leave=False)

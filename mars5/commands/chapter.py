@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from mars5.commands.lines import tell
+from mars5.commands.lines import shows_progress, tell
 from mars5.commands.speaker import make_speaker
 from mars5.longform.chapter import Chapter, read_text
 from mars5.verify import Hearing, Verify, as_verify, describe
@@ -27,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         *speaker.given,
         seed=args.seed,
-        progress=not args.quiet and sys.stderr.isatty(),
+        progress=shows_progress(args),
         verify=verify or False,
         **speaker.directions,
     )

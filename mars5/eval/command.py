@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import torch
 
+from mars5.commands.lines import shows_progress, tell
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError
 from mars5.eval.ears import Recogniser
@@ -18,7 +16,7 @@ from mars5.eval.references import Reference, read_references
 from mars5.eval.report import PLOTS, Report
 from mars5.eval.scorecard import Card, Judges
 from mars5.eval.similarity import SpeakerJudge, baselines, bystanders
-from mars5.eval.sources import Source, Utterance, check_source, load_checkpoint, open_source
+from mars5.eval.sources import Source, check_source, load_checkpoint, open_source
 from mars5.eval.sweep import BEST, run_sweep
 from mars5.hub import NANO
 
@@ -72,10 +70,8 @@ def _sweep(args: argparse.Namespace) -> int:
     )
     checkpoint = load_checkpoint(model, dict(args.settings), _references(args), args.device)
     folder = Path(args.sweep)
-    tell = partial(print, file=sys.stderr, flush=True)
-    table = run_sweep(
-        folder, checkpoint, judges, texts, args.seeds, (lambda _: None) if args.quiet else tell
-    )
+    told = (lambda _: None) if args.quiet else tell
+    table = run_sweep(folder, checkpoint, judges, texts, args.seeds, told)
     print(table)
     print(f"the starred settings are in {folder / BEST}")
     return 0
@@ -92,13 +88,13 @@ def _judge(
     args: argparse.Namespace, judges: Judges, sources: list[Source], texts: list[str]
 ) -> list[Card]:
     """Cards in the order of the sources; a teacher, the last of them, is judged first."""
-    shown = partial(_bar, hidden=args.quiet or not sys.stderr.isatty())
+    progress = shows_progress(args)
     if not args.teacher:
-        return [judges.judge(source, texts, args.seeds, shown=shown) for source in sources]
+        return [judges.judge(source, texts, args.seeds, progress=progress) for source in sources]
     *others, teacher = sources
-    told = judges.judge(teacher, texts, args.seeds, shown=shown)
+    told = judges.judge(teacher, texts, args.seeds, progress=progress)
     expected = {row.text: row.seconds for row in told.rows if row.seconds}
-    return [*(judges.judge(s, texts, args.seeds, expected, shown) for s in others), told]
+    return [*(judges.judge(s, texts, args.seeds, expected, progress) for s in others), told]
 
 
 def _baselines(
@@ -116,10 +112,3 @@ def _baselines(
         for who, waves in people.items()
     }
     return *baselines(embedded), tuple(people)
-
-
-def _bar(utterances: Iterable[Utterance], total: int, hidden: bool) -> Iterable[Utterance]:
-    from tqdm import tqdm
-
-    bar: Iterable[Utterance] = tqdm(utterances, "speaking", total, leave=False, disable=hidden)
-    return bar

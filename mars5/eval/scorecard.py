@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import mean, median
@@ -16,6 +16,7 @@ from mars5.eval.failures import expected_seconds, failure_of
 from mars5.eval.similarity import Embedding, SpeakerJudge, similarity
 from mars5.eval.sources import Source, Utterance
 from mars5.eval.text import word_errors, words_of
+from mars5.progress import shown
 
 Metric: TypeAlias = "Callable[[Sequence[Row]], float | None]"
 
@@ -222,15 +223,16 @@ class Judges:
         texts: Sequence[str],
         seeds: Sequence[int],
         expected: dict[str, float] | None = None,
-        shown: Callable[[Iterable[Utterance], int], Iterable[Utterance]] = lambda items, _: items,
+        progress: bool = False,
     ) -> Card:
         """Let a source speak and score it.
 
         Args:
             expected: text -> seconds, such as the teacher's; a common pace for other texts.
-            shown: wraps the utterances as they come, as a progress bar does, given their number.
+            progress: whether a bar shows the utterances as they come.
         """
-        utterances = list(shown(source.speak(texts, seeds), source.count(texts, seeds)))
+        count = source.count(texts, seeds)
+        utterances = list(shown(source.speak(texts, seeds), progress, "speaking", count))
         waves = [utterance.wave for utterance in utterances]
         heard = {ear.name: ear.transcribe(waves) for ear in self.ears}
         wanted = self._wanted(source)
