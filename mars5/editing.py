@@ -185,13 +185,12 @@ class _Job:
 
     def _written(self, said: str, before: Tensor, text: str) -> Tensor:
         """Coarse codes (n,) of `text`, by the AR, after those `before`, which say `said`."""
-        engine, voice = self.engine, self.task.voice
-        goes_on = bool(said) and len(before) > 0
-        if goes_on:
-            codes = before[:, None].expand(-1, N_CODEBOOKS)
-            voice = replace(voice, codes=codes, transcript=said)
-        cfg = replace(self.task.cfg, deep_clone=goes_on)
-        task = engine.task(text, voice, None, cfg, self.task.generator)
+        engine, voice, source = self.engine, self.task.voice, self.task.generator
+        if said and len(before):
+            task = engine.continuation(text, voice, before, said, self.task.cfg, source)
+        else:
+            task = engine.task(text, voice, None, self.task.cfg, source)
+        cfg = task.cfg
         most = min(cfg.max_len, len(task.prompt.ids) + self._most_frames(text))
         task = replace(task, cfg=replace(cfg, generate_max_len_override=most))
         coarse = engine.coarse(task, list(engine.draw(task)))

@@ -201,14 +201,45 @@ class Engine:
         voice = self.voices.of(ref_audio, ref_transcript, cfg)
         cfg = self.settings_for(voice, cfg)
         speaking = self._delivering(voice)
-        prompt = self._prompt(text, speaking.delivery, cfg)
+        return self._task(text, voice, speaking.ar_speaker, speaking.delivery, cfg, generator)
+
+    def continuation(
+        self,
+        text: str,
+        voice: Voice,
+        codes: Tensor,
+        said: str,
+        cfg: InferenceConfig,
+        generator: torch.Generator | None,
+    ) -> Task:
+        """A task in which the AR goes on from coarse codes (n,), which say `said`; errors as above.
+
+        Args:
+            voice: prepared by `voices`.
+        """
+        every = codes[:, None].expand(-1, N_CODEBOOKS)  # the AR looks at the first ones only
+        speaking = self._delivering(voice)
+        before = replace(speaking, codes=every, transcript=said, style=None)
+        cfg = replace(cfg, deep_clone=True)
+        return self._task(text, voice, speaking.ar_speaker, before, cfg, generator)
+
+    def _task(
+        self,
+        text: str,
+        voice: Voice,
+        ar_speaker: Tensor,
+        delivery: Voice,
+        cfg: InferenceConfig,
+        generator: torch.Generator | None,
+    ) -> Task:
+        prompt = self._prompt(text, delivery, cfg)
         limit = min(cfg.max_len, self.config.ar.sliding_window)
         if len(prompt.ids) >= limit:
             raise TextError(
                 f"text and reference take {len(prompt.ids)} ids, the model has room for {limit}: "
                 "shorten the text or the reference, or split the text"
             )
-        return Task(text, voice, speaking.ar_speaker, speaking.delivery, cfg, prompt, generator)
+        return Task(text, voice, ar_speaker, delivery, cfg, prompt, generator)
 
     def _own(self) -> Voice | None:
         """Whose voice the AR has, whoever is cloned (`own_delivery`); None for the clone's."""

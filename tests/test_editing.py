@@ -19,7 +19,7 @@ from mars5 import InferenceConfig, Mars5TTS, Voice
 from mars5.cli import main
 from mars5.config import PromptConvention
 from mars5.editing import Edited
-from mars5.engine import Engine
+from mars5.engine import Engine, Task
 from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError, VoiceError
 from mars5.eval.clips import read_wave
 from mars5.eval.text import word_errors, words_of
@@ -192,27 +192,37 @@ def test_far_from_the_edit_the_audio_is_the_sound_of_the_same_codes(
     torch.testing.assert_close(edit.audio, tiny.vocode(edit.codes)[0])
 
 
+@pytest.mark.parametrize("own", [False, True])
 def test_new_words_go_on_from_the_codes_before_them(
-    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    tiny: Mars5TTS, voice: Voice, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second edit is written after the first one's new codes, with their words."""
-    prompts: list[tuple[str, list[int]]] = []
-    task_of = Engine.task
+    speaker = voice.ar_speaker
+    if own:
+        convention = replace(tiny.config.prompt, own_delivery=True)
+        monkeypatch.setattr(tiny.engine, "config", replace(tiny.config, prompt=convention))
+        default = tiny.voice(torch.ones(30_000).cumsum(0).sin(), "Another.")
+        monkeypatch.setattr(tiny.engine.voices, "default", default)
+        speaker = default.ar_speaker
+    tasks: list[Task] = []
+    continuation = Engine.continuation
 
-    def spy(self: Engine, text: str, ref: Any, *others: Any) -> Any:
-        task = task_of(self, text, ref, *others)
-        if task.cfg.deep_clone:
-            prompts.append((f"{task.voice.transcript}|{text}", task.voice.codes[:, 0].tolist()))
-        return task
+    def spy(self: Engine, *given: Any) -> Task:
+        tasks.append(continuation(self, *given))
+        return tasks[-1]
 
-    monkeypatch.setattr(Engine, "task", spy)
+    monkeypatch.setattr(Engine, "continuation", spy)
     edit = edited(tiny, voice, "one six three seven five")
     first, second = edit.spans
     coarse = edit.codes[:, 0].tolist()
-    assert prompts == [
-        ("one|six", coarse[: first.frames[0]]),
-        ("one six three|seven", coarse[: second.frames[0]]),
+    assert [(t.delivery.transcript, t.text) for t in tasks] == [
+        ("one", "six"),
+        ("one six three", "seven"),
     ]
+    for task, span in zip(tasks, (first, second), strict=True):
+        assert task.delivery.codes[:, 0].tolist() == coarse[: span.frames[0]]
+        assert torch.equal(task.ar_speaker, speaker)
+        assert tiny.engine.continued_frames(task) == span.frames[0]
 
 
 def test_the_nar_sees_both_sides_and_no_less(
