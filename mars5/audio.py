@@ -243,7 +243,7 @@ def _check_level(mono: Mono, name: str) -> None:
 
 
 def trim_interval(audio: Tensor, top_db: float) -> tuple[int, int]:
-    """Where the sound is: from the first to the last frame near the loudest (spec 2, section 5).
+    """Where the sound is: from the first to the last frame near the loudest.
 
     Frames have 2048 samples, hop 512, centred with reflected edges; a frame counts if the mean
     square of the channels' mean lies less than `top_db` under that of the loudest frame.

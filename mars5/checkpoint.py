@@ -1,4 +1,4 @@
-"""Checkpoints: bytes to verified weights, tokenizers and dimensions, and back (spec 3)."""
+"""Checkpoints: bytes to verified weights, tokenizers and dimensions, and back."""
 
 from __future__ import annotations
 

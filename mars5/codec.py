@@ -42,7 +42,7 @@ class Codec(Protocol):
 
 
 class EncodecCodec(nn.Module):
-    """EnCodec 24 kHz at 6 kbps (spec 1, section 0), built from the package's own classes."""
+    """EnCodec 24 kHz at 6 kbps, built from the package's own classes."""
 
     name = "encodec"
     frame_rate = SAMPLE_RATE / ENCODEC_HOP

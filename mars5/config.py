@@ -53,7 +53,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """Settings of one call; names and defaults are public API (spec 2, section 1).
+    """Settings of one call; names and defaults are those of the published system.
 
     Attributes:
         temperature: divisor of the AR logits; 0 is greedy decoding.
@@ -183,7 +183,7 @@ def _check_number(name: str, value: Any, whole: bool) -> None:
 
 @dataclass(frozen=True)
 class ARDims:
-    """Sizes of the autoregressive model; defaults are the published ones (spec 1, section 0)."""
+    """Sizes of the autoregressive model; defaults are the published ones."""
 
     n_vocab: int
     dim: int = 1536
@@ -244,8 +244,8 @@ class PromptConvention:
     """How a checkpoint lays out its prompt.
 
     Attributes:
-        drop_first: the published weights lose the first speech entry after the text (spec 2,
-            section 3); checkpoints trained without that off-by-one say `False`.
+        drop_first: the published weights lose the first speech entry after the text
+            (docs/architecture.md, Prompt); checkpoints trained without that off-by-one say `False`.
         repeat_reference: in a deep clone the published NAR sees the reference twice, once known in
             full and once as the coarse codes the AR continued; `False` shows it once.
         own_delivery: the AR is given the speaker vector of the checkpoint's own voice, also in deep
@@ -268,7 +268,7 @@ class PromptConvention:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a checkpoint's `config` metadata states beyond its weights (spec 3).
+    """What a checkpoint's `config` metadata states beyond its weights.
 
     Attributes:
         ar, nar: sizes of the two models.

@@ -1,6 +1,6 @@
 """Building blocks shared by both transformers: positions, norms, attention, feed-forward, speaker.
 
-Attribute names follow the published parameter names (spec 1), so state dicts load unchanged.
+Attribute names follow the published parameter names, so state dicts load unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mars5.config import N_CLASSES, N_CODEBOOKS
 
-SPEAKER_NORM_EPS = 4e-5  # spec 1, section 0: speaker encoders and the NAR's layer norms
+SPEAKER_NORM_EPS = 4e-5  # published: of the speaker encoders and the NAR's layer norms
 
 
 def sinusoid(positions: Tensor, dim: int) -> Tensor:
@@ -207,7 +207,7 @@ def encode_speaker(
     encoder: Encoder,
     visible: Tensor,
 ) -> Tensor:
-    """The speaker vector of embedded reference codes (spec 1, section 3).
+    """The speaker vector of embedded reference codes (docs/architecture.md, The two models).
 
     Args:
         embedded: (B, R, D) chunked embedding of the reference.

@@ -1,6 +1,6 @@
 """From text and codes to the ids the AR reads, and from the ids it wrote back to codes.
 
-Pure integers; spec 2, sections 2 and 3.
+Pure integers; docs/architecture.md, Prompt, tells what the published weights expect.
 """
 
 from __future__ import annotations

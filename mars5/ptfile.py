@@ -37,7 +37,7 @@ _END64 = struct.Struct("<4s36xQ8x")
 
 
 class PtFile(WeightFile):
-    """A `.pt` of the published structure (spec 3): `{'vocab': {name: text}, 'model': {...}}`.
+    """A `.pt` of the published structure: `{'vocab': {name: text}, 'model': {...}}`.
 
     Args:
         bare: the file holds a state dict alone, as the weights of EnCodec and Vocos do.

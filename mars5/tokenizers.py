@@ -1,4 +1,4 @@
-"""Byte-pair encoding of text and of L0 codes, near-linear in the length (spec 1, section 1)."""
+"""Byte-pair encoding of text and of L0 codes, near-linear in the length."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Codes to waveform with Vocos: summed codebook vectors, ConvNeXt backbone, inverse STFT.
 
 The only user of the `vocos` package: its backbone, with our own loading (no YAML-named classes, no
-second EnCodec) and our own head (real arithmetic, for every device). Spec 2, section 5.
+second EnCodec) and our own head (real arithmetic, for every device).
 """
 
 from __future__ import annotations

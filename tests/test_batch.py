@@ -154,7 +154,7 @@ def test_a_text_that_fails_leaves_the_others(tiny: Mars5TTS, voices: list[Voice]
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_row_48_too_large_a_batch_is_halved(
+def test_too_large_a_batch_is_halved(
     tiny: Mars5TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     wanted = tiny.tts_batch(TEXTS, voices[0], cfg=SHORT, seeds=SEEDS)
@@ -187,7 +187,7 @@ def test_what_does_not_fit_alone_is_reported(
 
 
 @pytest.mark.parametrize("runs", [0, 60, 120])
-def test_row_48_coarse_codes_out_of_memory(
+def test_coarse_codes_out_of_memory(
     tiny: Mars5TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch, runs: int
 ) -> None:
     """What was complete is kept, and the next batch works as ever."""

@@ -1,4 +1,4 @@
-"""Damaged checkpoints are refused, by row of the fault list."""
+"""Damaged checkpoints are refused, and the message says by what."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567"])
-def test_row_01_empty_and_seven_bytes(tmp_path: Path, content: bytes) -> None:
+def test_empty_and_seven_bytes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{len(content)} bytes"):
         read(tmp_path / "x")
 
 
 @pytest.mark.parametrize("length", [3, 100, 2**63, 2**64 - 1])
-def test_row_02_header_beyond_the_file(tmp_path: Path, length: int) -> None:
+def test_header_beyond_the_file(tmp_path: Path, length: int) -> None:
     (tmp_path / "x").write_bytes(length.to_bytes(8, "little") + b"{}")
     with pytest.raises(CheckpointError, match=f"header of {length} bytes"):
         read(tmp_path / "x")
 
 
-def test_row_03_header_over_100_mb(tmp_path: Path) -> None:
+def test_header_over_100_mb(tmp_path: Path) -> None:
     with (tmp_path / "x").open("wb") as file:
         file.write((100_000_001).to_bytes(8, "little") + b"{")
         file.truncate(200_000_000)  # sparse
@@ -56,13 +56,13 @@ def test_row_03_header_over_100_mb(tmp_path: Path) -> None:
         read(tmp_path / "x")
 
 
-def test_row_04_truncated_data(pair: tuple[Path, Path]) -> None:
+def test_truncated_data(pair: tuple[Path, Path]) -> None:
     pair[0].write_bytes(pair[0].read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="truncated"):
         read(pair[0])
 
 
-def test_row_05_trailing_bytes(pair: tuple[Path, Path]) -> None:
+def test_trailing_bytes(pair: tuple[Path, Path]) -> None:
     pair[0].write_bytes(pair[0].read_bytes() + b"x")
     with pytest.raises(CheckpointError, match="trailing bytes"):
         read(pair[0])
@@ -90,7 +90,7 @@ def test_row_05_trailing_bytes(pair: tuple[Path, Path]) -> None:
         ({"more": 1}, "must state"),
     ],
 )
-def test_row_06_overlaps_and_overflows(tmp_path: Path, change: Any, message: str) -> None:
+def test_overlaps_and_overflows(tmp_path: Path, change: Any, message: str) -> None:
     second = ITEM | {"data_offsets": [8, 16]} | change
     path = raw(tmp_path / "x", {"__metadata__": TEXTS, "a": ITEM, "b": second}, bytes(16))
     with pytest.raises(CheckpointError, match=message):
@@ -98,7 +98,7 @@ def test_row_06_overlaps_and_overflows(tmp_path: Path, change: Any, message: str
 
 
 @pytest.mark.parametrize("count", [10_001, 300_000])
-def test_row_07_too_many_tensors_are_not_even_parsed(
+def test_too_many_tensors_are_not_even_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     items = (f'"{k}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' for k in range(count))
@@ -108,7 +108,7 @@ def test_row_07_too_many_tensors_are_not_even_parsed(
         read(path)
 
 
-def test_row_07_too_many_tensors_under_escaped_keys(tmp_path: Path) -> None:
+def test_too_many_tensors_under_escaped_keys(tmp_path: Path) -> None:
     item = r'{"dtype":"F32","shape":[1],"data\u005foffsets":[0,4]}'
     items = (f'"{k}":{item}' for k in range(10_001))
     path = raw(tmp_path / "x", ("{" + ",".join(items) + "}").encode(), bytes(4))
@@ -116,7 +116,7 @@ def test_row_07_too_many_tensors_under_escaped_keys(tmp_path: Path) -> None:
         read(path)
 
 
-def test_row_08_duplicate_keys(tmp_path: Path) -> None:
+def test_duplicate_keys(tmp_path: Path) -> None:
     item = json.dumps(ITEM)
     path = raw(tmp_path / "x", f'{{"twice": {item}, "twice": {item}}}'.encode(), bytes(8))
     with pytest.raises(CheckpointError, match="'twice' occurs twice"):
@@ -125,7 +125,7 @@ def test_row_08_duplicate_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-def test_row_09_nan_and_inf_are_named(tmp_path: Path, suffix: str, value: float) -> None:
+def test_nan_and_inf_are_named(tmp_path: Path, suffix: str, value: float) -> None:
     weights = {"fine": torch.ones(2), "broken.weight": torch.tensor([[1.0, value], [0.0, 2.0]])}
     path = tmp_path / f"x.{suffix}"
     if suffix == "pt":
@@ -138,7 +138,7 @@ def test_row_09_nan_and_inf_are_named(tmp_path: Path, suffix: str, value: float)
         read(path)
 
 
-def test_row_09_weights_that_overflow_in_the_wanted_type(pair: tuple[Path, Path]) -> None:
+def test_weights_that_overflow_in_the_wanted_type(pair: tuple[Path, Path]) -> None:
     for path, weights in zip(pair, tiny_weights(half=False), strict=True):
         weights["spk_identity_emb.weight"][0, 0] = 1e6
         write_checkpoint(path, weights, TEXT, SPEECH, CONFIG)
@@ -148,14 +148,14 @@ def test_row_09_weights_that_overflow_in_the_wanted_type(pair: tuple[Path, Path]
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"texttok.model": TEXTS["texttok.model"]}])
-def test_row_10_no_metadata(tmp_path: Path, metadata: Any) -> None:
+def test_no_metadata(tmp_path: Path, metadata: Any) -> None:
     header = {"w": ITEM} if metadata is None else {"__metadata__": metadata, "w": ITEM}
     with pytest.raises(CheckpointError, match=r"no metadata '(texttok|speechtok)\.model'"):
         read(raw(tmp_path / "x", header, bytes(8)))
 
 
 @pytest.mark.parametrize("metadata", [[], "text", {"texttok.model": 5}])
-def test_row_10_damaged_metadata(tmp_path: Path, metadata: Any) -> None:
+def test_damaged_metadata(tmp_path: Path, metadata: Any) -> None:
     with pytest.raises(CheckpointError, match="must map names to texts"):
         read(raw(tmp_path / "x", {"__metadata__": metadata, "w": ITEM}, bytes(8)))
 
@@ -172,19 +172,19 @@ def test_row_10_damaged_metadata(tmp_path: Path, metadata: Any) -> None:
         json.dumps(CONFIG.to_json() | {"ar": {"n_vocab": 1e9}}),
     ],
 )
-def test_row_10_damaged_config(tmp_path: Path, config: str) -> None:
+def test_damaged_config(tmp_path: Path, config: str) -> None:
     header = {"__metadata__": TEXTS | {"config": config}, "w": ITEM}
     with pytest.raises(CheckpointError, match="config"):
         read(raw(tmp_path / "x", header, bytes(8)))
 
 
-def test_row_10_a_damaged_tokenizer_is_named_with_its_file(tmp_path: Path) -> None:
+def test_a_damaged_tokenizer_is_named_with_its_file(tmp_path: Path) -> None:
     header = {"__metadata__": TEXTS | {"texttok.model": "minbpe v2"}, "w": ITEM}
     with pytest.raises(TokenizerError, match=r"odd\.safetensors: .*minbpe v1"):
         read(raw(tmp_path / "odd.safetensors", header, bytes(8)))
 
 
-def test_row_11_missing_extra_and_misshaped_tensors(pair: tuple[Path, Path]) -> None:
+def test_missing_extra_and_misshaped_tensors(pair: tuple[Path, Path]) -> None:
     weights, _ = tiny_weights()
     gone = [weights.pop(f"ref_chunked_emb.embs.{q}.weight") for q in range(3)]
     weights["unheard.of"] = gone[0]
@@ -201,7 +201,7 @@ def test_row_11_missing_extra_and_misshaped_tensors(pair: tuple[Path, Path]) -> 
     assert "and 1 more" in message
 
 
-def test_row_11_a_config_cannot_ask_for_a_million_layers(
+def test_a_config_cannot_ask_for_a_million_layers(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     huge = replace(CONFIG, nar=replace(CONFIG.nar, n_dec_layers=1_000_000))
@@ -210,7 +210,7 @@ def test_row_11_a_config_cannot_ask_for_a_million_layers(
         load_pair(*pair, config=huge)
 
 
-def test_row_12_swapped_or_twice_the_same(pair: tuple[Path, Path]) -> None:
+def test_swapped_or_twice_the_same(pair: tuple[Path, Path]) -> None:
     ar, nar = pair
     with pytest.raises(CheckpointError, match="swapped"):
         load_pair(nar, ar)
@@ -220,7 +220,7 @@ def test_row_12_swapped_or_twice_the_same(pair: tuple[Path, Path]) -> None:
         load_pair(ar, ar)
 
 
-def test_row_12_files_of_two_systems(pair: tuple[Path, Path]) -> None:
+def test_files_of_two_systems(pair: tuple[Path, Path]) -> None:
     _, nar = tiny_weights()
     other = TextTokenizer([(98, 97)], TEXT.specials)
     write_checkpoint(pair[1], nar, other, SPEECH, CONFIG)
@@ -239,7 +239,7 @@ def test_row_12_files_of_two_systems(pair: tuple[Path, Path]) -> None:
         (b"\xef\xbb\xbf<HTML lang=en>", "web page"),
     ],
 )
-def test_row_13_lfs_pointer_and_web_page(tmp_path: Path, content: bytes, message: str) -> None:
+def test_lfs_pointer_and_web_page(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         read(tmp_path / "x.safetensors")

@@ -39,9 +39,7 @@ class _Touch:
         return Path.touch, (self.path,)
 
 
-def test_row_14_a_foreign_global_is_never_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_foreign_global_is_never_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("retried"))
     torch.save({"vocab": TEXTS, "model": _Touch(tmp_path / "owned")}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="names '"):
@@ -68,9 +66,7 @@ def test_row_14_a_foreign_global_is_never_called(
         (b"N" * 1_000_001 + b".", "instructions"),
     ],
 )
-def test_row_14_a_pickle_can_only_describe_tensors(
-    tmp_path: Path, body: bytes, message: str
-) -> None:
+def test_a_pickle_can_only_describe_tensors(tmp_path: Path, body: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         read(with_pickle(tmp_path / "x.pt", b"\x80\x02" + body))
 
@@ -91,7 +87,7 @@ def test_row_14_a_pickle_can_only_describe_tensors(
         {"vocab": TEXTS, "model": {"w": torch.ones(1).expand(1_000_000, 1_000_000)}},
     ],
 )
-def test_row_14_other_contents_of_a_pt(tmp_path: Path, root: Any) -> None:
+def test_other_contents_of_a_pt(tmp_path: Path, root: Any) -> None:
     torch.save(root, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=r"x\.pt"):
         read(tmp_path / "x.pt")
@@ -108,21 +104,21 @@ def test_row_14_other_contents_of_a_pt(tmp_path: Path, root: Any) -> None:
         (b"K\x04\x85", b"\x8a\x08" + b"\xff" * 7 + b"\x7f\x85", "exceeds its storage"),
     ],
 )
-def test_row_14_sizes_that_lie(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
+def test_sizes_that_lie(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
     plain = pt_records()[PICKLE]
     assert plain.count(old) == 1
     with pytest.raises(CheckpointError, match=message):
         read(with_pickle(tmp_path / "x.pt", plain.replace(old, new)))
 
 
-def test_row_14_one_storage_under_a_thousand_names(tmp_path: Path) -> None:
+def test_one_storage_under_a_thousand_names(tmp_path: Path) -> None:
     shared = torch.ones(100_000)
     torch.save({"vocab": TEXTS, "model": {str(k): shared[:] for k in range(1000)}}, tmp_path / "x")
     with pytest.raises(CheckpointError, match="at most twice"):
         read(tmp_path / "x")
 
 
-def test_row_15_deflate_bomb(tmp_path: Path) -> None:
+def test_deflate_bomb(tmp_path: Path) -> None:
     records = pt_records() | {"archive/data/0": bytes(64_000_000)}
     path = pt_file(tmp_path / "x.pt", records, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000
@@ -130,7 +126,7 @@ def test_row_15_deflate_bomb(tmp_path: Path) -> None:
         read(path)
 
 
-def test_row_15_directories_that_lie(tmp_path: Path) -> None:
+def test_directories_that_lie(tmp_path: Path) -> None:
     plain = pt_file(tmp_path / "x.pt", pt_records())
     content = plain.read_bytes()
     end = content.rindex(b"PK\x05\x06")
@@ -141,7 +137,7 @@ def test_row_15_directories_that_lie(tmp_path: Path) -> None:
             read(plain)
 
 
-def test_row_15_flipped_weights_of_a_pt_are_noticed(tmp_path: Path) -> None:
+def test_flipped_weights_of_a_pt_are_noticed(tmp_path: Path) -> None:
     path = pt_file(tmp_path / "x.pt", pt_records())
     assert read(path)["w"].tolist() == [0, 1, 2, 3]
     stored = torch.arange(4).half().numpy().tobytes()
@@ -150,7 +146,7 @@ def test_row_15_flipped_weights_of_a_pt_are_noticed(tmp_path: Path) -> None:
         read(path)
 
 
-def test_row_16_content_decides_not_the_suffix(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_content_decides_not_the_suffix(pair: tuple[Path, Path], tmp_path: Path) -> None:
     weights = read(pair[0])
     torch.save({"vocab": TEXTS, "model": weights}, tmp_path / "really_pt.safetensors")
     really_safetensors = pair[0].rename(tmp_path / "really_safetensors.pt")
@@ -158,7 +154,7 @@ def test_row_16_content_decides_not_the_suffix(pair: tuple[Path, Path], tmp_path
         assert all(torch.equal(x, weights[name]) for name, x in read(path).items())
 
 
-def test_row_16_formats_that_are_neither(tmp_path: Path) -> None:
+def test_formats_that_are_neither(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save({"vocab": TEXTS, "model": {}}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(CheckpointError, match=r"before 1\.6"):
@@ -173,7 +169,7 @@ def test_row_16_formats_that_are_neither(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["longer", "touched", "shorter"])
-def test_row_17_file_changed_while_loading(
+def test_file_changed_while_loading(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     fill = safefile.SafetensorsFile._fill
@@ -192,7 +188,7 @@ def test_row_17_file_changed_while_loading(
         load_pair(*pair)
 
 
-def test_row_25_vocabulary_and_embedding_rows(pair: tuple[Path, Path]) -> None:
+def test_vocabulary_and_embedding_rows(pair: tuple[Path, Path]) -> None:
     longer = TextTokenizer([(97, 98), (98, 97)], {"<|startoftext|>": 258, "<|endoftext|>": 259})
     ar, nar = tiny_weights()
     write_checkpoint(pair[0], ar, longer, SPEECH, CONFIG)

@@ -191,9 +191,7 @@ def test_reported_seed_repeats_the_file(
     assert first != other
 
 
-def test_row_53_speech_cut_off_is_said(
-    model: str, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_speech_cut_off_is_said(model: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     never_ends = ["--set", "eos_penalty_factor=100", "--set", "eos_penalty_decay=3"]
     limit = ["--set", "generate_max_len_override=100", "--shallow", "--seed", "1"]
     assert main(["say", "Hello there.", "--model", model, *never_ends, *limit]) == 0
@@ -301,24 +299,24 @@ def test_every_format_offered_can_be_written(suffix: str, here: Path) -> None:
 
 
 FAILURES = {
-    "row 43 empty": (["say", ""], "nothing to say"),
-    "row 43 blanks": (["say", " \n "], "nothing to say"),
-    "row 43 punctuation": (["say", "?!..."], "nothing to say"),
-    "row 43 emoji": (["say", "\N{GRINNING FACE}"], "nothing to say"),
-    "row 44 long": (["say", "a b" * 33_000], "99000 characters, at most 5000"),
-    "row 45 unbroken": (["say", "a" * 100_000], "100000 characters, at most 5000"),
-    "row 46 control": (["say", "bell\x07"], "U+0007 at position 4"),
-    "row 46 surrogate": (["say", "lone \udce9"], "U+DCE9 at position 5"),
-    "row 48 too long": (["say", "z" * 500], "the model has room for 120"),
-    "row 49 deep": (["say", "x", "--ref", "REF", "--set", "deep_clone=true"], "transcript"),
-    "row 49 empty": (["say", "x", "--ref", "REF", "--ref-text", ""], "ref_transcript ''"),
-    "row 50 unknown": (["say", "x", "--set", "temprature=1"], "did you mean 'temperature'"),
-    "row 50 range": (["say", "x", "--temperature", "99"], "from 0.0 to 10.0, got 99"),
-    "row 50 kind": (["say", "x", "--set", "top_k=2.5"], "top_k must be a whole number"),
-    "row 50 word": (["say", "x", "--top-p", "most"], "top_p must be a number"),
-    "row 50 truth": (["say", "x", "--set", "deep_clone=1"], "deep_clone must be True or False"),
-    "row 51 device": (["say", "x", "--device", "abacus"], "device must be one of cpu"),
-    "row 51 absent": (["say", "x", "--device", "cuda:77"], "'cuda:77' asked for"),
+    "empty": (["say", ""], "nothing to say"),
+    "blanks": (["say", " \n "], "nothing to say"),
+    "punctuation": (["say", "?!..."], "nothing to say"),
+    "emoji": (["say", "\N{GRINNING FACE}"], "nothing to say"),
+    "long": (["say", "a b" * 33_000], "99000 characters, at most 5000"),
+    "unbroken": (["say", "a" * 100_000], "100000 characters, at most 5000"),
+    "control": (["say", "bell\x07"], "U+0007 at position 4"),
+    "surrogate": (["say", "lone \udce9"], "U+DCE9 at position 5"),
+    "too long": (["say", "z" * 500], "the model has room for 120"),
+    "deep": (["say", "x", "--ref", "REF", "--set", "deep_clone=true"], "transcript"),
+    "empty transcript": (["say", "x", "--ref", "REF", "--ref-text", ""], "ref_transcript ''"),
+    "unknown": (["say", "x", "--set", "temprature=1"], "did you mean 'temperature'"),
+    "range": (["say", "x", "--temperature", "99"], "from 0.0 to 10.0, got 99"),
+    "kind": (["say", "x", "--set", "top_k=2.5"], "top_k must be a whole number"),
+    "word": (["say", "x", "--top-p", "most"], "top_p must be a number"),
+    "truth": (["say", "x", "--set", "deep_clone=1"], "deep_clone must be True or False"),
+    "device": (["say", "x", "--device", "abacus"], "device must be one of cpu"),
+    "absent": (["say", "x", "--device", "cuda:77"], "'cuda:77' asked for"),
     "no reference": (["say", "x", "--ref", "gone.wav"], "gone.wav"),
     "no voice": (["say", "x", "--voice", "gone.safetensors"], "no voice file at gone"),
     "no folder": (["say", "x", "-o", "gone/a.wav"], "there is no folder gone"),
@@ -354,7 +352,7 @@ def test_model_without_a_voice_asks_for_one(
     assert "no voice of its own" in _error_line(capsys)
 
 
-def test_row_46_undecodable_standard_input(
+def test_undecodable_standard_input(
     model: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", _stdin(b"caf\xe9"))
@@ -393,7 +391,7 @@ def test_reader_of_standard_output_gone(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_row_64_standard_output_full(
+def test_standard_output_full(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Path("/dev/full").open("w") as full:

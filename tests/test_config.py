@@ -29,7 +29,7 @@ def test_every_number_has_a_range() -> None:
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_row_50_ranges(name: str) -> None:
+def test_ranges(name: str) -> None:
     low, high = _RANGES[name]
     for value in (low, high):
         assert getattr(InferenceConfig(**{name: value}), name) == value
@@ -42,19 +42,19 @@ def test_row_50_ranges(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(InferenceConfig) if f.type == "int"])
-def test_row_50_whole_numbers(name: str) -> None:
+def test_whole_numbers(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be a whole number"):
         InferenceConfig(**{name: 1.0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_row_50_switches(name: str) -> None:
+def test_switches(name: str) -> None:
     for value in (1, 0, "yes", None):
         with pytest.raises(ConfigError, match=f"{name} must be True or False, got {value!r}"):
             InferenceConfig(**{name: value})  # type: ignore[arg-type]
 
 
-def test_row_50_unknown_settings() -> None:
+def test_unknown_settings() -> None:
     for name, hint in {
         "temprature": "did you mean 'temperature'",
         "use_kv_cach": "did you mean 'use_kv_cache'",

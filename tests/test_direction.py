@@ -171,7 +171,7 @@ def test_what_cannot_be_is_refused_by_the_call(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_row_63_another_style_makes_a_chapter_anew(
+def test_another_style_makes_a_chapter_anew(
     tiny: Mars5TTS, voice: Voice, style: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {"cfg": CFG, "seed": 3, "style": style, "style_strength": 0.8}

@@ -305,14 +305,12 @@ def test_verified_edits_keep_the_best_try(
         ("?!", "new_transcript"),
     ],
 )
-def test_row_43_transcripts_without_an_edit(
-    tiny: Mars5TTS, voice: Voice, new: str, message: str
-) -> None:
+def test_transcripts_without_an_edit(tiny: Mars5TTS, voice: Voice, new: str, message: str) -> None:
     with pytest.raises(TextError, match=message):
         edited(tiny, voice, new)
 
 
-def test_row_48_more_words_than_the_model_has_room_for(tiny: Mars5TTS, voice: Voice) -> None:
+def test_more_words_than_the_model_has_room_for(tiny: Mars5TTS, voice: Voice) -> None:
     with pytest.raises(TextError, match="the model has room for"):
         edited(tiny, voice, "one two six four five " + "more " * 900)
 
@@ -330,9 +328,7 @@ def test_row_48_more_words_than_the_model_has_room_for(tiny: Mars5TTS, voice: Vo
         ([*TIMES[:4], (1.1, 3.0)], r"end at 3 s, but the recording lasts 1\.52 s"),
     ],
 )
-def test_row_50_times_that_cannot_be_meant(
-    tiny: Mars5TTS, voice: Voice, times: Any, message: str
-) -> None:
+def test_times_that_cannot_be_meant(tiny: Mars5TTS, voice: Voice, times: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny.edit(voice, SAID, "one two six four five", CFG, times=times)
 
@@ -365,7 +361,7 @@ def test_a_transcript_of_something_else_is_refused(tiny: Mars5TTS) -> None:
 
 
 @needs_extra
-def test_row_31_recordings_that_whisper_cannot_see(tiny: Mars5TTS) -> None:
+def test_recordings_that_whisper_cannot_see(tiny: Mars5TTS) -> None:
     long = np.tile(sf.read(READER, dtype="float32")[0], 6)
     with pytest.raises(AudioInputError, match="at most 29 s"):
         tiny.edit((long, 16_000), READER_SAYS, READER_SAYS.replace("cold", "warm"))

@@ -152,7 +152,7 @@ def _gated() -> Exception:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_row_66_failures_of_the_hub(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_of_the_hub(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> str:
         raise error
 
@@ -174,7 +174,7 @@ def test_keywords_that_the_hub_does_not_take() -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_row_50_unknown_keywords_are_refused_everywhere(tiny_folder: Path) -> None:
+def test_unknown_keywords_are_refused_everywhere(tiny_folder: Path) -> None:
     with pytest.raises(ConfigError, match="unknown keywords: devcie, dtyp"):
         Mars5TTS.from_pretrained(tiny_folder, devcie="cpu", dtyp="float16")
     Mars5TTS.from_pretrained(tiny_folder, device="cpu", local_files_only=True)
@@ -201,7 +201,7 @@ def test_encodec_with_another_hash_is_refused(
 
 
 @pytest.mark.parametrize("error", [URLError("no route"), IncompleteRead(b""), OSError(28, "full")])
-def test_row_66_failures_of_a_download(
+def test_failures_of_a_download(
     cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:

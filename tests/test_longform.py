@@ -216,7 +216,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, piece: int, speak: Callable[[], obj
 
 
 @pytest.mark.parametrize("piece", [1, 2])
-def test_row_62_a_killed_chapter_goes_on(
+def test_a_killed_chapter_goes_on(
     tiny: Mars5TTS, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     wanted, path = tmp_path / "wanted.wav", tmp_path / "chapter.wav"
@@ -235,7 +235,7 @@ def test_row_62_a_killed_chapter_goes_on(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["chapter.wav", "wanted.wav"]
 
 
-def test_row_62_kill_9_loses_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+def test_kill_9_loses_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     text, noise = tmp_path / "chapter.txt", np.random.default_rng(1).normal(0, 0.1, 20_000)
     text.write_text(TEXT, encoding="utf-8")
     sf.write(tmp_path / "r.wav", noise, 24_000)
@@ -266,7 +266,7 @@ def test_row_62_kill_9_loses_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     assert not first.parent.exists()
 
 
-def test_row_63_what_was_made_of_something_else_is_made_anew(
+def test_what_was_made_of_something_else_is_made_anew(
     tiny: Mars5TTS, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "chapter.flac"
@@ -277,7 +277,7 @@ def test_row_63_what_was_made_of_something_else_is_made_anew(
         assert chapter.reused == 0
 
 
-def test_row_63_pieces_of_rounded_weights_are_not_mixed_with_others(
+def test_pieces_of_rounded_weights_are_not_mixed_with_others(
     tiny: Mars5TTS,
     tiny_folder: Path,
     voice: Voice,
@@ -292,7 +292,7 @@ def test_row_63_pieces_of_rounded_weights_are_not_mixed_with_others(
 
 @pytest.mark.parametrize("cfg", [CFG, replace(CFG, top_p=0.8)], ids=["same", "other"])
 @pytest.mark.parametrize("deleted", range(7))  # of two files for each piece, and the journal's own
-def test_row_62_a_chapter_killed_while_it_tidies_up(
+def test_a_chapter_killed_while_it_tidies_up(
     tiny: Mars5TTS,
     voice: Voice,
     tmp_path: Path,

@@ -304,7 +304,7 @@ def test_what_is_no_recording_is_refused(audio: object, said: str) -> None:
         examine(audio)  # type: ignore[arg-type]
 
 
-def test_row_31_more_than_four_hours_are_refused_before_work() -> None:
+def test_more_than_four_hours_are_refused_before_work() -> None:
     hours = np.broadcast_to(np.float32(0), 5 * 3600 * 8000)
     with pytest.raises(AudioInputError, match=r"18000\.0 s or more"):
         examine((hours, 8000))
@@ -312,9 +312,7 @@ def test_row_31_more_than_four_hours_are_refused_before_work() -> None:
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 @pytest.mark.parametrize("share", [0.95, 0.3])
-def test_row_37_a_truncated_file_is_refused_by_path(
-    kind: str, share: float, tmp_path: Path
-) -> None:
+def test_a_truncated_file_is_refused_by_path(kind: str, share: float, tmp_path: Path) -> None:
     path = tmp_path / "a"
     sf.write(path, HEALTHY, SR, format=kind)
     whole = path.read_bytes()
@@ -454,7 +452,7 @@ def test_what_has_no_excerpt_is_refused(wave: Wave, said: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [(8, 5), (0.5, 5), (5, 61), (5,), 5, (float("nan"), 6)])
-def test_row_50_lengths_out_of_range(seconds: object) -> None:
+def test_lengths_out_of_range(seconds: object) -> None:
     with pytest.raises(ConfigError, match=r"pair \(shortest, longest\) within 1 to 60"):
         best_excerpt(HEALTHY, seconds)  # type: ignore[arg-type]
 

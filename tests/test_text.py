@@ -22,18 +22,18 @@ def test_speakable_text_comes_back_unchanged(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t\r", "...", "—", "😀", "\u200b\u200d", "\u0301"])
-def test_row_43_nothing_to_say(text: str) -> None:
+def test_nothing_to_say(text: str) -> None:
     with pytest.raises(TextError, match=r"^text .* has no letter or digit"):
         check_speakable(text)
 
 
-def test_row_43_a_long_text_of_nothing_is_shown_in_part() -> None:
+def test_a_long_text_of_nothing_is_shown_in_part() -> None:
     with pytest.raises(TextError) as caught:
         check_speakable("?" * 1000)
     assert len(str(caught.value)) < 150
 
 
-def test_row_44_length() -> None:
+def test_length() -> None:
     assert check_speakable("a" * MAX_CHARACTERS)
     with pytest.raises(TextError, match=r"text has 5001 characters, at most 5000 .*: split it"):
         check_speakable("a" * (MAX_CHARACTERS + 1))
@@ -42,7 +42,7 @@ def test_row_44_length() -> None:
 
 
 @pytest.mark.parametrize("number", [*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F, 0x85, 0xD800])
-def test_row_46_control_characters(number: int) -> None:
+def test_control_characters(number: int) -> None:
     wanted = f"text holds the control character U\\+{number:04X} at position 3: remove it"
     with pytest.raises(TextError, match=wanted):
         check_speakable(f"abc{chr(number)}")

@@ -122,25 +122,25 @@ def test_lists_are_said_without_their_marks() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "...", "😀", "[pause 1s]", "\n\n***\n\n"])
-def test_row_43_nothing_to_say(text: str) -> None:
+def test_nothing_to_say(text: str) -> None:
     with pytest.raises(TextError, match="nothing to say"):
         prepare(text)
     assert list(prepare_stream([text])) == []
 
 
 @pytest.mark.parametrize("text", [None, 5, b"a", "a\0b"])
-def test_row_46_bad_text(text: Any) -> None:
+def test_bad_text(text: Any) -> None:
     with pytest.raises(TextError, match="text "):
         prepare(text)
     with pytest.raises(TextError, match="text "):
         list(prepare_stream(["fine ", text]))
 
 
-def test_row_44_any_length() -> None:
+def test_any_length() -> None:
     assert len(prepare("This is a sentence of the book. " * 400)) == 400
 
 
-def test_row_47_special_tokens_are_plain_text() -> None:
+def test_special_tokens_are_plain_text() -> None:
     (piece,) = prepare("<|endoftext|> is text")
     assert piece.text == "<|endoftext|> is text"
 

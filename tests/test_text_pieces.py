@@ -256,20 +256,20 @@ def test_limits_have_ranges(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [None, 5, b"a", "a\0b", "\ud800"])
-def test_row_46_bad_text(bad: Any) -> None:
+def test_bad_text(bad: Any) -> None:
     with pytest.raises(TextError, match="text "):
         split_text(bad)
 
 
 @pytest.mark.parametrize("unit", ["a", " ", ".", '"', "\n"])
-def test_row_45_a_megabyte_of_odd_text_is_finished(unit: str) -> None:
+def test_a_megabyte_of_odd_text_is_finished(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     letters = sum(c.isalnum() for piece in split_text(text) for c in piece.text)
     assert letters == sum(c.isalnum() for c in text)
 
 
 @pytest.mark.parametrize("unit", ["a", " ", ".", "\n", "[", "[pause 0s]", "Mr. "])
-def test_row_45_odd_text_in_single_characters_keeps_little(unit: str) -> None:
+def test_odd_text_in_single_characters_keeps_little(unit: str) -> None:
     stream = PieceStream()
     for character in unit * (20_000 // len(unit)):
         stream.feed(character)

@@ -119,7 +119,7 @@ class CountedDict(dict[tuple[int, int], int]):
 
 
 @pytest.mark.parametrize("letters", ["a", "abc", "thecats"])
-def test_row_45_one_unbroken_word_takes_linear_work(letters: str) -> None:
+def test_one_unbroken_word_takes_linear_work(letters: str) -> None:
     merges = train_text([*CORPUS, "a" * 64, "abc" * 30], 40).merges
 
     def lookups(n: int) -> int:
@@ -144,7 +144,7 @@ def test_sizes_and_special_ids() -> None:
     assert (speech.end_id, len(speech)) == (1026, 1024 + 2 + 1)
 
 
-def test_row_47_specials_are_plain_text_unless_asked_for() -> None:
+def test_specials_are_plain_text_unless_asked_for() -> None:
     tokenizer = train_text(CORPUS, 3)
     marked = "<|startoftext|>hi<|endoftext|>"
     assert max(tokenizer.encode(marked)) < tokenizer.start_id
@@ -194,7 +194,7 @@ def test_unknown_ids_are_refused(bad: list[int]) -> None:
 
 
 @pytest.mark.parametrize("bad", ["ok \ud800 no", "\udfff", None, b"bytes"])
-def test_row_46_lone_surrogates_and_other_types_are_refused(bad: str) -> None:
+def test_lone_surrogates_and_other_types_are_refused(bad: str) -> None:
     with pytest.raises(TextError, match=r"lone surrogate|must be a string"):
         text_tokenizer([]).encode(bad)
     with pytest.raises(TextError, match=r"lone surrogate|must be a string"):
@@ -231,7 +231,7 @@ def refuse(
 
 
 @pytest.mark.parametrize("n", [28, 2000])
-def test_row_18_doubling_merges_are_refused_without_expanding_them(n: int) -> None:
+def test_doubling_merges_are_refused_without_expanding_them(n: int) -> None:
     merges = ["97 97", *(f"{k} {k}" for k in range(256, 255 + n))]
     tracemalloc.start()
     try:
@@ -244,43 +244,43 @@ def test_row_18_doubling_merges_are_refused_without_expanding_them(n: int) -> No
 
 
 @pytest.mark.parametrize("line", ["", "minbpe v2", "minbpe v1 ", "\ufeffminbpe v1", "x" * 1000])
-def test_row_19_wrong_version_line(line: str) -> None:
+def test_wrong_version_line(line: str) -> None:
     refuse(text_file().replace("minbpe v1", line), "line 1", "'minbpe v1'", repr(line[:60])[:-1])
 
 
 @pytest.mark.parametrize("count", ["", "-1", "two", "2.0", "+2", "1_0", "²", "257", "9" * 5000])
-def test_row_20_bad_counts(count: str) -> None:
+def test_bad_counts(count: str) -> None:
     refuse(f"minbpe v1\n{GPT4_PATTERN}\n{count}\n", "line 3", "number of special tokens")
 
 
-def test_row_20_counts_that_contradict_the_lines() -> None:
+def test_counts_that_contradict_the_lines() -> None:
     refuse("minbpe v1", "ends after line 1")
     refuse(text_file().replace("\n2\n", "\n3\n"), "line 3", "announces 3", "only 2")
     refuse(text_file().replace("\n2\n", "\n1\n"), "line 5", "a merge of two ids", "<|endoftext|>")
     refuse(text_file(["97 98"]).replace("\n2\n", "\n3\n"), "line 6", "special token", "97 98")
 
 
-def test_row_20_too_much() -> None:
+def test_too_much() -> None:
     refuse("minbpe v1\n" + "x" * MAX_FILE_CHARS, f"at most {MAX_FILE_CHARS}")
     refuse(text_file(["0 0"] * (MAX_MERGES + 1)), f"{MAX_MERGES + 1} merges")
 
 
 @pytest.mark.parametrize("merge", ["97 257", "258 97", "97 -1", "97 999999999", "97 4294967296"])
-def test_row_21_merge_of_an_unknown_id(merge: str) -> None:
+def test_merge_of_an_unknown_id(merge: str) -> None:
     refuse(text_file(["97 98", merge]), "line 7", merge)
 
 
 @pytest.mark.parametrize("merge", ["", "97", "97 98 99", "97  98", "97,98", "a b", "٩ ٩", "97\t98"])
-def test_row_21_merge_that_is_not_two_ids(merge: str) -> None:
+def test_merge_that_is_not_two_ids(merge: str) -> None:
     refuse(text_file([merge, "97 98"]), "line 6", "a merge of two ids", repr(merge))
 
 
-def test_row_22_duplicate_merges() -> None:
+def test_duplicate_merges() -> None:
     refuse(text_file(["97 98", "99 100", "97 98"]), "line 8", "not listed before", "97 98")
 
 
 @pytest.mark.parametrize("token", [97, 256, 257, 260, 99999])
-def test_row_23_special_id_colliding(token: int) -> None:
+def test_special_id_colliding(token: int) -> None:
     specials = ["<|startoftext|> 257", f"<|endoftext|> {token}"]
     refuse(text_file(["97 98"], specials), "line 5", "from 257 to 258", str(token))
 
@@ -288,7 +288,7 @@ def test_row_23_special_id_colliding(token: int) -> None:
 @pytest.mark.parametrize(
     "line", ["<|endoftext|>", " 257", "", "<|endoftext|> x", "a" * 129 + " 257"]
 )
-def test_row_23_special_that_is_not_a_name_and_an_id(line: str) -> None:
+def test_special_that_is_not_a_name_and_an_id(line: str) -> None:
     refuse(
         text_file([], ["<|startoftext|> 256", line]),
         "line 5",
@@ -297,12 +297,12 @@ def test_row_23_special_that_is_not_a_name_and_an_id(line: str) -> None:
     )
 
 
-def test_row_23_special_listed_twice() -> None:
+def test_special_listed_twice() -> None:
     specials = ["<|startoftext|> 256", "<|startoftext|> 257"]
     refuse(text_file([], specials), "line 5", "not listed before")
 
 
-def test_row_24_missing_specials() -> None:
+def test_missing_specials() -> None:
     speech = speech_tokenizer([]).to_text()
     refuse(speech.replace("endofspeech", "end"), "<|endofspeech|>", kind=SpeechTokenizer)
     refuse(text_file([], ["<|startoftext|> 256"]), "<|endoftext|>")
@@ -310,7 +310,7 @@ def test_row_24_missing_specials() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(", "", "[^x]{1000000000}", r"\p{L}+|[^\p{L}]+"])
-def test_row_26_the_split_pattern_is_kept_but_never_used(pattern: str) -> None:
+def test_the_split_pattern_is_kept_but_never_used(pattern: str) -> None:
     plain = train_text(CORPUS, 20)
     file = plain.to_text().replace(GPT4_PATTERN, pattern)
     tokenizer = TextTokenizer.from_text(file)
@@ -352,7 +352,7 @@ def mutate(text: str, rng: random.Random) -> str:
 
 
 @pytest.mark.parametrize("kind", [TextTokenizer, SpeechTokenizer])
-def test_rows_18_to_26_ten_thousand_damaged_files_each(
+def test_ten_thousand_damaged_files_each(
     kind: type[TextTokenizer | SpeechTokenizer],
 ) -> None:
     trained = train_text(CORPUS, 8) if kind is TextTokenizer else train_speech([[1, 2, 3] * 9], 6)

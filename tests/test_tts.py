@@ -227,22 +227,20 @@ def test_bad_generators(tiny: Mars5TTS, voice: Voice) -> None:
 # ---------------------------------------------------------------- deep and shallow clones
 
 
-def test_row_49_shallow_clone_without_transcript(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
+def test_shallow_clone_without_transcript(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
     silent = tiny.voice(speechlike)
     speech = tiny.generate(TEXT, silent, cfg=SHORT, seed=1)
     # A transcript is of no use to a shallow clone.
     assert_same(speech, tiny.generate(TEXT, silent, SAID, SHORT, seed=1))
 
 
-def test_row_49_deep_clone_without_transcript(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
+def test_deep_clone_without_transcript(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
     for reference in (speechlike, tiny.voice(speechlike)):
         with pytest.raises(TextError, match="give ref_transcript, or set deep_clone=False"):
             tiny.generate(TEXT, reference, cfg=DEEP)
 
 
-def test_row_49_without_settings_the_transcript_decides(
-    tiny: Mars5TTS, speechlike: np.ndarray
-) -> None:
+def test_without_settings_the_transcript_decides(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
     cfg = tiny.default_config
     assert cfg.deep_clone
     deep = tiny.generate(TEXT, speechlike, SAID, seed=1)
@@ -269,7 +267,7 @@ def test_prompt_conventions(
     drop_first: bool,
     repeat_reference: bool,
 ) -> None:
-    """Lengths by spec 2, sections 3 and 4; only the published convention loses a token."""
+    """Only the published convention loses a token."""
     system = Mars5TTS(copy.copy(tiny.engine))
     system.engine.config = replace(
         tiny.config, prompt=PromptConvention(drop_first, repeat_reference)

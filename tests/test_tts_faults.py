@@ -37,14 +37,14 @@ def voice(tiny: Mars5TTS, speechlike: np.ndarray) -> Voice:
 
 
 @pytest.mark.parametrize("text", ["", "  \n\t", "?!... -- ,", "😀🎉 👍", "\u200b"])
-def test_row_43_nothing_to_say(tiny: Mars5TTS, voice: Voice, text: str) -> None:
+def test_nothing_to_say(tiny: Mars5TTS, voice: Voice, text: str) -> None:
     with pytest.raises(TextError, match=r"^text .* there is nothing to say"):
         tiny.generate(text, voice)
     with pytest.raises(TextError, match=r"^ref_transcript .* there is nothing to say"):
         tiny.generate(TEXT, voice, text)
 
 
-def test_row_44_too_much_text(tiny: Mars5TTS, voice: Voice) -> None:
+def test_too_much_text(tiny: Mars5TTS, voice: Voice) -> None:
     long = "some words " * 10_000
     with pytest.raises(TextError, match=r"text has 110000 characters, at most 50000 .*-f"):
         tiny.generate(long, voice)
@@ -52,7 +52,7 @@ def test_row_44_too_much_text(tiny: Mars5TTS, voice: Voice) -> None:
         tiny.generate(TEXT, voice, long)
 
 
-def test_row_45_one_unbroken_run_of_letters(tiny: Mars5TTS, voice: Voice) -> None:
+def test_one_unbroken_run_of_letters(tiny: Mars5TTS, voice: Voice) -> None:
     with pytest.raises(TextError, match="100000 characters"):
         tiny.generate("a" * 100_000, voice)
     with pytest.raises(TextError, match="take 182 ids, the model has room for 40"):
@@ -61,9 +61,7 @@ def test_row_45_one_unbroken_run_of_letters(tiny: Mars5TTS, voice: Voice) -> Non
 
 
 @pytest.mark.parametrize("character", ["\0", "\x07", "\x1b", "\x7f", "\ud800"])
-def test_row_46_control_characters_and_surrogates(
-    tiny: Mars5TTS, voice: Voice, character: str
-) -> None:
+def test_control_characters_and_surrogates(tiny: Mars5TTS, voice: Voice, character: str) -> None:
     number = f"U\\+{ord(character):04X} at position 2"
     with pytest.raises(TextError, match=f"^text holds the control character {number}"):
         tiny.generate(f"ab{character}cd", voice)
@@ -71,7 +69,7 @@ def test_row_46_control_characters_and_surrogates(
         tiny.generate(TEXT, voice, f"ab{character}cd")
 
 
-def test_row_47_special_strings_are_plain_text(
+def test_special_strings_are_plain_text(
     tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
@@ -89,7 +87,7 @@ def test_row_47_special_strings_are_plain_text(
     assert tiny.vocabulary.end not in seen[0].ids
 
 
-def test_row_48_prompt_longer_than_the_window(tiny: Mars5TTS, voice: Voice) -> None:
+def test_prompt_longer_than_the_window(tiny: Mars5TTS, voice: Voice) -> None:
     with pytest.raises(TextError, match="take 52 ids, the model has room for 40: shorten"):
         tiny.generate("x" * 50, voice, cfg=SHORT)
     with pytest.raises(TextError, match="take 40 ids, the model has room for 40"):
@@ -109,7 +107,7 @@ def test_text_must_be_a_string(tiny: Mars5TTS, voice: Voice, text: Any) -> None:
 # ---------------------------------------------------------------- E. config, device, memory
 
 
-def test_row_50_settings(tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings(tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"top_p must be a number from 0\.0 to 1\.0, got 1\.5"):
         tiny.generate(TEXT, voice, cfg=InferenceConfig(top_p=1.5))
     with pytest.raises(ConfigError, match="did you mean 'temperature'"):
@@ -134,7 +132,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_row_51_device_that_is_not_there(tiny_folder: Path) -> None:
+def test_device_that_is_not_there(tiny_folder: Path) -> None:
     for device, message in {
         "cuda": "torch sees 0 CUDA devices: use device='cpu'",
         "cuda:3": "'cuda:3' asked for",
@@ -148,16 +146,14 @@ def test_row_51_device_that_is_not_there(tiny_folder: Path) -> None:
     assert resolve_device(None).type == "cpu"
 
 
-def test_row_51_index_beyond_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_beyond_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(DeviceError, match="torch sees 2 CUDA devices"):
         resolve_device("cuda:2")
 
 
-def test_row_51_precision_follows_the_device(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precision_follows_the_device(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert resolve_device(None).type == "cuda"
@@ -168,7 +164,7 @@ def test_row_51_precision_follows_the_device(
     assert resolve_dtype(torch.bfloat16, torch.device("cuda")) == torch.bfloat16
 
 
-def test_row_52_out_of_memory_fails_one_request(
+def test_out_of_memory_fails_one_request(
     tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = tiny.generate(TEXT, voice, cfg=DEEP, seed=1)
@@ -183,7 +179,7 @@ def test_row_52_out_of_memory_fails_one_request(
     assert_same(tiny.generate(TEXT, voice, cfg=DEEP, seed=1), wanted)
 
 
-def test_row_52_every_way_to_run_out_of_memory() -> None:
+def test_every_way_to_run_out_of_memory() -> None:
     for error in (
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory."),
@@ -205,7 +201,7 @@ def test_row_52_every_way_to_run_out_of_memory() -> None:
         assert kept.value is other
 
 
-def test_row_53_speech_that_never_ends(
+def test_speech_that_never_ends(
     tiny: Mars5TTS, voice: Voice, caplog: pytest.LogCaptureFixture
 ) -> None:
     cfg = replace(SHORT, eos_penalty_factor=100, eos_estimated_gen_length_factor=100)
@@ -215,7 +211,7 @@ def test_row_53_speech_that_never_ends(
     assert ["reached its limit of 40 ids" in r.getMessage() for r in warnings] == [True]
 
 
-def test_row_53_speech_that_ends(
+def test_speech_that_ends(
     tiny: Mars5TTS,
     voice: Voice,
     monkeypatch: pytest.MonkeyPatch,

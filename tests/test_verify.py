@@ -221,7 +221,7 @@ def test_tts_verifies_too(
     assert not torch.equal(audio, tiny.generate(TEXT, voice, cfg=SHORT, seed=1).audio)
 
 
-def test_row_50_settings_out_of_range() -> None:
+def test_settings_out_of_range() -> None:
     for wrong in ({"tries": 0}, {"tries": True}, {"tries": 101}, {"max_word_error_rate": 1.5},
                   {"max_word_error_rate": float("nan")}, {"asr": "huge"}):  # fmt: skip
         with pytest.raises(ConfigError, match=next(iter(wrong))):
@@ -229,7 +229,7 @@ def test_row_50_settings_out_of_range() -> None:
 
 
 @pytest.mark.parametrize("wrong", [3, "yes", None])
-def test_row_50_verify_of_another_type(tiny: Mars5TTS, wrong: Any) -> None:
+def test_verify_of_another_type(tiny: Mars5TTS, wrong: Any) -> None:
     with pytest.raises(ConfigError, match="verify must be True, False or a Verify"):
         tiny.generate(TEXT, verify=wrong)
 
@@ -319,7 +319,7 @@ def test_a_narration_tells_which_piece_gave_nothing(
         list(tiny.narrate(LONG, voice, cfg=SHORT, seed=5, verify=True))
 
 
-def test_row_62_a_killed_chapter_keeps_what_was_verified(
+def test_a_killed_chapter_keeps_what_was_verified(
     tiny: Mars5TTS,
     speechlike: np.ndarray,
     hears: Callable[..., Ears],
@@ -346,7 +346,7 @@ def test_row_62_a_killed_chapter_keeps_what_was_verified(
 
 
 @pytest.mark.parametrize("other", [False, True, Verify(tries=2, max_word_error_rate=0.5)])
-def test_row_63_another_verification_makes_all_anew(
+def test_another_verification_makes_all_anew(
     tiny: Mars5TTS,
     speechlike: np.ndarray,
     hears: Callable[..., Ears],
@@ -383,9 +383,7 @@ def test_say_a_file_tells_what_was_not_understood(
 
 
 @pytest.mark.parametrize("call", ["narrate", "speak_file"])
-def test_row_50_long_texts_refuse_another_type_at_once(
-    tiny: Mars5TTS, tmp_path: Path, call: str
-) -> None:
+def test_long_texts_refuse_another_type_at_once(tiny: Mars5TTS, tmp_path: Path, call: str) -> None:
     output = [] if call == "narrate" else [tmp_path / "out.wav"]
     with pytest.raises(ConfigError, match="verify must be True, False or a Verify"):
         getattr(tiny, call)(TEXT, *output, verify=3)

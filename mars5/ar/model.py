@@ -1,7 +1,7 @@
 """The autoregressive transformer ("CodecLM"): text and speech ids in, logits over both out.
 
-Spec 1, section 3. The sequence is [speaker vector, embedded ids...]; positions count from 0 at the
-speaker vector, whose own output is dropped.
+The sequence is [speaker vector, embedded ids...]; positions count from 0 at the speaker vector,
+whose own output is dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class KVCache:
     """Keys and values of the positions seen so far, in a ring of `slots` per layer.
 
     Position p lives in slot p mod slots. A ring as long as the sliding window makes a query see
-    `sliding_window` positions including itself (spec 2, section 3).
+    `sliding_window` positions including itself.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Logits to the next token: penalties, filters, one draw. Pure functions on (B, V) float32.
 
-Spec 2, section 3. Nothing here changes its inputs.
+Nothing here changes its inputs.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def filtered_logits(
     vocabulary: Vocabulary,
     cfg: InferenceConfig,
 ) -> Tensor:
-    """(B, V) logits after all penalties and filters, in the order of spec 2, section 3.
+    """(B, V) logits after all penalties and filters, in the published order.
 
     Args:
         generated: (B, n) ids generated so far, the prompt not included.

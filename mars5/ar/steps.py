@@ -115,7 +115,7 @@ class Rows:
     """Keys and values of `rows` sequences, and the decoder that extends them.
 
     Position p of a row lives in slot p mod `slots`; with as many slots as the sliding window a
-    query sees that many positions including itself (spec 2, section 3).
+    query sees that many positions including itself.
 
     Args:
         slots: positions for which there is room; no more are kept than the sliding window.

@@ -1,4 +1,4 @@
-"""The denoising loops: from noise and known codes to all codebooks (spec 2, section 4).
+"""The denoising loops: from noise and known codes to all codebooks.
 
 Two laws share one estimate of the clean codes: the exact one visits every step of the schedule,
 the strided one visits as many as it is told to. Both are generators of the codes at each step, so

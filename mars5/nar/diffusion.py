@@ -1,7 +1,7 @@
 """Multinomial diffusion over code classes: schedule, kernels, posterior, draws. Pure functions.
 
-Spec 1, section 5; Hoogeboom et al. 2021, "Argmax Flows and Multinomial Diffusion". Distributions
-are log-probabilities with the class axis last; t is an int, a step of the schedule.
+Hoogeboom et al. 2021, "Argmax Flows and Multinomial Diffusion". Distributions are log-probabilities
+with the class axis last; t is an int, a step of the schedule.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def q_pred_one_step(log_x: Tensor, t: int, schedule: Schedule) -> Tensor:
 def q_pred_one_step_scaled(
     log_x: Tensor, t: int, schedule: Schedule, c: float, jump_len: int, axis: int = 1
 ) -> Tensor:
-    """The one-step kernel with noise that rises along the positions of `axis` (spec 1, section 5).
+    """The one-step kernel with noise that rises along the positions of `axis`.
 
     Args:
         c: progress of the resampling, 0 at its start.

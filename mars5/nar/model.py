@@ -1,7 +1,7 @@
 """The non-autoregressive transformer ("ResidualTransformer"): noisy codes in, logits out.
 
-Spec 1, section 4. The encoder reads [speaker vector, text]; the decoder reads the noisy codes of
-all codebooks at once and is not causal; both are told the diffusion step.
+The encoder reads [speaker vector, text]; the decoder reads the noisy codes of all codebooks at once
+and is not causal; both are told the diffusion step.
 """
 
 from __future__ import annotations
