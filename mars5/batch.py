@@ -13,18 +13,17 @@ import torch
 
 from mars5.ar.decode import Drawn, Request, generate_many
 from mars5.audio import AudioInput
-from mars5.config import InferenceConfig
+from mars5.config import MAX_BATCH, SEEDS, InferenceConfig
 from mars5.device import memory_errors
 from mars5.engine import Coarse, Engine, Task, is_transcribed
 from mars5.errors import ConfigError, Mars5Error, OutOfMemoryError
 from mars5.nar.decode import stack
 from mars5.profiles import resolve_profile
-from mars5.seeds import SEEDS, checked_seed
+from mars5.seeds import checked_seed
 from mars5.speech import BatchItem
 from mars5.voice import Voice
 
 LEAST_FILLED = 0.75  # speech shorter than this share of the longest waits for another NAR batch
-MAX_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ def _seeds(seeds: int | Sequence[int] | None, n: int) -> list[int]:
 def profile_settings(engine: Engine, profile: str, inputs: list[Input]) -> InferenceConfig:
     """One profile's settings for all texts, whose clones are deep if every voice allows that."""
     known = all(_is_transcribed(engine, given) for given in inputs)
-    longest = max((len(given.text) for given in inputs), default=0)
+    lengths = [len(given.text) for given in inputs if isinstance(given.text, str)]
+    longest = max(lengths, default=0)
     chosen = resolve_profile(profile, engine.device.type, characters=longest, transcript=known)
     return chosen.config(engine.config).for_reference(known)
 

@@ -21,6 +21,8 @@ CODEBOOK_SIZE = 1024
 PAD_CODE = CODEBOOK_SIZE  # the class after the last code
 N_CLASSES = CODEBOOK_SIZE + 1
 
+MAX_BATCH = 1024  # texts at a time
+SEEDS = 2**63  # seeds lie below: torch's generators take no others
 MIN_TEMPERATURE = 0.01  # below, logits overflow; 0 means greedy
 
 # Named numbers of diffusion steps, from the published law to the quickest that is still speech.

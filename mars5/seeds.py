@@ -7,9 +7,9 @@ import secrets
 import numpy as np
 import torch
 
+from mars5.config import SEEDS
 from mars5.errors import ConfigError
 
-SEEDS = 2**63  # the seeds that torch's generators take: those below
 _PIECE, _REFINEMENT = 1, 2
 
 

@@ -106,6 +106,8 @@ def check_times(times: Times, transcript: str) -> None:
         ConfigError: not one pair of seconds for each word, or not in order.
     """
     words = transcript.split()
+    if not isinstance(times, Sequence):
+        raise ConfigError(f"times must be a list of pairs in seconds, got {type(times).__name__}")
     if len(times) != len(words):
         raise ConfigError(
             f"times has {len(times)} entries, but transcript has {len(words)} words: give (start, "

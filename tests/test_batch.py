@@ -126,6 +126,16 @@ def test_the_profile_of_the_model_serves_a_batch(
             assert_same(one, other)
 
 
+def test_the_profile_is_chosen_without_what_is_no_text(
+    tiny: Mars5TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "profile", "auto")
+    items = tiny.tts_batch_iter(["he", None], voices[2], seeds=1)  # type: ignore[list-item]
+    errors = {item.index: item.error for item in items}
+    assert errors[0] is None
+    assert isinstance(errors[1], TextError)
+
+
 def test_no_texts(tiny: Mars5TTS) -> None:
     assert tiny.tts_batch([]) == []
 

@@ -145,6 +145,7 @@ def test_help_documents_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         f"edit a.wav --transcript a --new b --seed {2**63}",
         "stream hello -o a.wav --seed -5",
         "batch lines.txt -o out --batch-size 0",
+        "batch lines.txt -o out --batch-size 1025",
         "say hello --temp 1",
         "voice",
         "voice make a.wav",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(READER, tmp_path / "me.wav")
     Path("text.txt").write_text("Hello.")
     Path("folder.wav").mkdir()
+    for name in ("pipe.wav", "pipe.voice"):
+        os.mkfifo(name)
     return tmp_path
 
 
@@ -53,6 +56,8 @@ OUTPUTS = {
     "file nowhere": (["say", "-f", "text.txt", "-o", "gone/a.wav"], "there is no folder gone"),
     "file in a folder": (["say", "-f", "text.txt", "-o", "folder.wav"], "which is a folder"),
     "stream": (["stream", "x", "-o", "folder.wav"], "which is a folder"),
+    "pipe": (["say", "x", "-o", "pipe.wav"], "which is a device or a pipe"),
+    "voice in a pipe": (["voice", "make", "me.wav", "-o", "pipe.voice"], "a device or a pipe"),
 }  # fmt: skip
 
 

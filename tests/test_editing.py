@@ -318,6 +318,7 @@ def test_more_words_than_the_model_has_room_for(tiny: Mars5TTS, voice: Voice) ->
 @pytest.mark.parametrize(
     ("times", "message"),
     [
+        (3, "times must be a list of pairs in seconds, got int"),
         (TIMES[:4], "has 4 entries, but transcript has 5 words"),
         ([*TIMES[:4], (0.9, 1.4)], "'five'.*not before 1 s"),
         ([*TIMES[:4], (1.4, 1.1)], "'five'"),

@@ -437,6 +437,15 @@ def test_cancelling_ends_the_work(tiny: Mars5TTS, voice: Voice, steps: list[int]
     assert len(steps) < 150  # of about 400
 
 
+def test_a_text_that_is_cancelled_is_not_at_its_end(tiny: Mars5TTS, voice: Voice) -> None:
+    async def words() -> AsyncIterator[str]:
+        yield f"{TWO} "
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        collect(lambda: tiny.astream(words(), voice, cfg=SHALLOW, seed=3))
+
+
 def test_a_text_that_never_comes_does_not_hold_up_the_end(tiny: Mars5TTS, voice: Voice) -> None:
     async def never() -> AsyncIterator[str]:
         await asyncio.Event().wait()

@@ -23,12 +23,7 @@ from mars5.commands.options import (
     add_verify,
     new_command,
 )
-from mars5.commands.values import (
-    positive,
-    seed,
-    shard,
-    weighted,
-)
+from mars5.commands.values import batch_size, seed, shard, weighted
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -159,7 +154,7 @@ def _add_batch(commands: Any) -> None:
         "--seed", type=seed, default=0, metavar="N", help="line L takes N + L; default: 0"
     )
     batch.add_argument(
-        "--batch-size", type=positive, default=8, metavar="N", help="texts at a time; default: 8"
+        "--batch-size", type=batch_size, default=8, metavar="N", help="texts at a time; default: 8"
     )
     batch.add_argument(
         "--shard",

@@ -49,6 +49,11 @@ def _check_place(output: str, flag: str) -> None:
     target = Path(output)
     if target.is_dir():
         raise ConfigError(f"{flag} is {output!r}, which is a folder: name a file in it")
+    if target.exists() and not target.is_file():
+        raise ConfigError(
+            f"{flag} is {output!r}, which is a device or a pipe: name a file, or write to standard "
+            "output with - where that is offered"
+        )
     if not target.parent.is_dir():
         raise ConfigError(f"{flag} is {output!r}, but there is no folder {target.parent}: make it")
 

@@ -6,6 +6,8 @@ import argparse
 from contextlib import suppress
 from typing import Any
 
+from mars5.config import MAX_BATCH, SEEDS
+
 
 def count(text: str) -> int:
     if not text.isascii() or not text.isdigit():
@@ -14,7 +16,7 @@ def count(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    if count(text) >= 2**63:
+    if count(text) >= SEEDS:
         raise argparse.ArgumentTypeError(f"expected a seed from 0 to 2**63 - 1, got {text!r}")
     return int(text)
 
@@ -38,6 +40,12 @@ def weighted(text: str) -> tuple[str, float]:
 def positive(text: str) -> int:
     if count(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
+    return int(text)
+
+
+def batch_size(text: str) -> int:
+    if not 1 <= count(text) <= MAX_BATCH:
+        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_BATCH} texts, got {text!r}")
     return int(text)
 
 

@@ -84,8 +84,12 @@ class _Parts(Iterator[str]):
         self._coming = asyncio.run_coroutine_threadsafe(self._following(), self._loop)
         try:
             return self._coming.result()
-        except (StopAsyncIteration, CancelledError):
+        except StopAsyncIteration:
             raise StopIteration from None
+        except CancelledError:
+            if self._closed:
+                raise StopIteration from None
+            raise  # who writes the text was cancelled: it is not at its end
 
     async def _following(self) -> str:
         return await anext(self._parts)
