@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from mars5.audio import AudioInput
@@ -22,6 +22,7 @@ class Direction:
     """What a caller wishes; the names are those of `Mars5TTS.generate`, where they are explained.
 
     Attributes:
+        speed: of the speech; None leaves that of the settings.
         live: the audio is heard while it is made, which "auto" takes into account.
         default_profile: of calls that give neither profile nor settings.
         bank: what instructions choose from; None for the shipped one.
@@ -34,6 +35,7 @@ class Direction:
     style: StyleInput | None = None
     style_strength: float = 1.0
     instructions: str | None = None
+    speed: float | None = None
     live: bool = False
     default_profile: str | None = None
     bank: StyleBank | None = None
@@ -87,7 +89,10 @@ def directed(
             live=direction.live, directed=voice.style is not None,
         )  # fmt: skip
         cfg = profile.config(engine.config).for_reference(is_transcribed(voice))
-    return Directed(voice, engine.settings_for(voice, cfg), choice, profile)
+    cfg = engine.settings_for(voice, cfg)
+    if direction.speed is not None:
+        cfg = replace(cfg, speed=direction.speed)
+    return Directed(voice, cfg, choice, profile)
 
 
 def directed_voice(

@@ -16,7 +16,7 @@ from torch import Tensor
 from mars5.audio import AudioInput, load_reference, trim_interval
 from mars5.config import N_CODEBOOKS, SAMPLE_RATE, InferenceConfig
 from mars5.engine import Engine, Task
-from mars5.errors import GenerationError, VoiceError
+from mars5.errors import ConfigError, GenerationError, VoiceError
 from mars5.eval.alignment import align
 from mars5.eval.clips import to_judges
 from mars5.eval.ears import Recogniser
@@ -91,6 +91,10 @@ def edit(
         recogniser(ASR)  # what is missing is told before the work
     else:
         check_times(times, transcript)
+    if cfg is not None and cfg.speed != 1:
+        raise ConfigError(
+            f"speed is {cfg.speed}, but an edit keeps the pace of its recording: leave speed at 1"
+        )
     cfg = replace(cfg or engine.default_config, deep_clone=False, ref_audio_pad=0)
     voice, wave = _loaded(engine, recording, cfg)
     task = engine.task(new_transcript, voice, None, cfg, generator)

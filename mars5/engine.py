@@ -35,6 +35,7 @@ from mars5.nar.timbre import Timbre
 from mars5.progress import shown
 from mars5.prompt import Prompt, build_prompt, joint_vocabulary, speech_codes
 from mars5.speech import Speech, inaudible
+from mars5.tempo import retimed
 from mars5.text import check_speakable
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.vocoder import Vocoder
@@ -391,6 +392,7 @@ class Engine:
         codes = codes[sum(self.reference_frames(task)) :].cpu().clone()
         trim_db = task.cfg.trim_db
         audio = trim_silence(self.vocode(codes)[0], trim_db).clone()  # not what was cut
+        audio = retimed(audio, task.cfg.speed)
         if not len(audio):
             raise inaudible(trim_db)
         return Speech(audio, codes, torch.tensor(coarse.codes), coarse.finish_reason)

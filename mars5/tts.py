@@ -140,6 +140,7 @@ class Mars5TTS:
         style: StyleInput | None = None,
         style_strength: float = 1.0,
         instructions: str | None = None,
+        speed: float | None = None,
         normalise: bool = True,
         lexicon: Mapping[str, str] | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -150,7 +151,7 @@ class Mars5TTS:
         speech = self.generate(
             text, ref_audio, ref_transcript, cfg, seed=seed, generator=generator, progress=progress,
             verify=verify, profile=profile, style=style, style_strength=style_strength,
-            instructions=instructions, normalise=normalise, lexicon=lexicon,
+            instructions=instructions, speed=speed, normalise=normalise, lexicon=lexicon,
         )  # fmt: skip
         return speech.ar_codes, speech.audio
 
@@ -170,6 +171,7 @@ class Mars5TTS:
         style: StyleInput | None = None,
         style_strength: float = 1.0,
         instructions: str | None = None,
+        speed: float | None = None,
         normalise: bool = True,
         lexicon: Mapping[str, str] | None = None,
     ) -> Speech:
@@ -193,6 +195,7 @@ class Mars5TTS:
                 the sound stays that of `ref_audio`, which the NAR follows.
             style_strength: 0 (as if there were no style) to 1 (see `Voice.with_style`).
             instructions: words that choose the style from `style_bank`, instead of `style`.
+            speed: 0.5 to 2 times as fast, at the same pitch; None takes `cfg.speed`.
             normalise: write out numbers, dates, money and so on, in English.
             lexicon: words, and how to write them as they are said; see docs/text.md.
 
@@ -205,7 +208,7 @@ class Mars5TTS:
         """
         check = _verification(verify)
         source = checked_source(seed, generator)
-        direction = self._direction(profile, style, style_strength, instructions)
+        direction = self._direction(profile, style, style_strength, instructions, speed)
         pieces = prepare_limited(text, lexicon, normalise)
         given = directed(self.engine, text, ref_audio, ref_transcript, cfg, direction)
         voice, cfg = given.voice, given.cfg
@@ -233,6 +236,7 @@ class Mars5TTS:
         style: StyleInput | None = None,
         style_strength: float = 1.0,
         instructions: str | None = None,
+        speed: float | None = None,
     ) -> SpeechStream:
         """Speak `text` in chunks of audio, each as soon as it is made; see docs/streaming.md.
 
@@ -251,7 +255,7 @@ class Mars5TTS:
                 "a stream is heard before it could be verified: leave out verify, or let "
                 "`narrate(..., verify=True)` give the text piece by piece, each verified"
             )
-        direction = self._direction(profile, style, style_strength, instructions, live=True)
+        direction = self._direction(profile, style, style_strength, instructions, speed, live=True)
         seeds = Seeds(seed, checked_source(seed, generator))
         given = ref_audio, ref_transcript, cfg, direction, seeds, lexicon, normalise
         return open_stream(self.engine, text, *given)
@@ -294,6 +298,7 @@ class Mars5TTS:
         style: StyleInput | None = None,
         style_strength: float = 1.0,
         instructions: str | None = None,
+        speed: float | None = None,
     ) -> Iterator[Passage]:
         """Speak a text of any length, passage by passage, in flat memory; see docs/longform.md.
 
@@ -305,7 +310,7 @@ class Mars5TTS:
         `Passage.heard` tells what was understood of a piece, before the next one is begun.
         """
         check = _verification(verify)
-        direction = self._direction(profile, style, style_strength, instructions)
+        direction = self._direction(profile, style, style_strength, instructions, speed)
         seeds = Seeds(seed, checked_source(seed, generator))
         pieces: Iterable[Piece]
         if isinstance(text, Iterable) and not isinstance(text, (str, bytes)):
@@ -333,6 +338,7 @@ class Mars5TTS:
         style: StyleInput | None = None,
         style_strength: float = 1.0,
         instructions: str | None = None,
+        speed: float | None = None,
     ) -> Chapter:
         """Speak a text of any length into an audio file, in flat memory; see docs/longform.md.
 
@@ -353,7 +359,7 @@ class Mars5TTS:
         """
         check = _verification(verify)
         checked_source(seed, None)
-        direction = self._direction(profile, style, style_strength, instructions)
+        direction = self._direction(profile, style, style_strength, instructions, speed)
         words = read_text(text) if isinstance(text, os.PathLike) else text
         pieces = prepare(words, lexicon, normalise)
         given = directed(self.engine, words, ref_audio, ref_transcript, cfg, direction)
@@ -445,7 +451,8 @@ class Mars5TTS:
                 recording as codes.
             transcript: what it says.
             new_transcript: what it shall say: words may be replaced, inserted and left out.
-            cfg: settings; None takes `default_config`. `deep_clone` does not matter.
+            cfg: settings; None takes `default_config`. `deep_clone` does not matter,
+                and `speed` must be 1.
             times: seconds (start, end) of each word of `transcript`, as separated by blanks; None
                 has a recogniser find them, which needs `mars5[eval]`.
             seed, generator, verify: as in `generate`; the whole recording is heard.
@@ -581,11 +588,12 @@ class Mars5TTS:
         style: StyleInput | None,
         style_strength: float,
         instructions: str | None,
+        speed: float | None = None,
         live: bool = False,
     ) -> Direction:
         """What a call wishes, with this system's profile and bank."""
         own = self.profile, self.style_bank
-        return Direction(profile, style, style_strength, instructions, live, *own)
+        return Direction(profile, style, style_strength, instructions, speed, live, *own)
 
 
 def _verification(verify: bool | Verify) -> Verify | None:

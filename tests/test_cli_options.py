@@ -56,6 +56,14 @@ def test_a_lexicon_reaches_the_text(name: str, cautious: str, tasks: list[Task])
     assert {task.text for task in tasks} == {"the chi ken"}
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", LINES)
+def test_the_speed_reaches_the_settings(name: str, cautious: str, tasks: list[Task]) -> None:
+    line = [*LINES[name], "--model", cautious, "--ref", "ref.wav", *QUICK]
+    assert main([*line, "--speed", "0.8"]) == 0
+    assert {task.cfg.speed for task in tasks} == {0.8}
+
+
 @pytest.mark.parametrize("name", LINES)
 def test_a_lexicon_is_refused_before_the_model_is_loaded(
     name: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -128,7 +128,7 @@ def test_json_round_trip() -> None:
         ("prompt", {"repeat_reference": "no"}, "repeat_reference must be true or false"),
         ("prompt", {"other": True}, "config is damaged"),
         ("defaults", {"top_p": 7}, "config is damaged: top_p must be"),
-        ("defaults", {"speed": 2}, "config is damaged: .*no setting 'speed'"),
+        ("defaults", {"tempo": 2}, "config is damaged: .*no setting 'tempo'"),
     ],
 )
 def test_damaged_configs(section: str, change: dict[str, Any], message: str) -> None:

@@ -29,5 +29,5 @@ def test_table_of_what_is_written_out(written: str, said: str) -> None:
 
 
 def test_the_page_has_them() -> None:
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
     assert len(TABLE) > 30

@@ -133,7 +133,7 @@ def _add_edit(commands: Any) -> None:
     add_model_options(edit)
     edit.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_verify(edit)
-    add_settings(edit, clones=False)  # an edit goes on from the recording
+    add_settings(edit, edits=True)  # an edit goes on from the recording
     edit.set_defaults(command="edit", refuse=edit.error)
 
 

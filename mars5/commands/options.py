@@ -42,6 +42,7 @@ _SETTING_FLAGS = (
     ("--steps", "timesteps", "diffusion steps: more are slower and better"),
     ("--guidance", "nar_guidance_w", "guidance weight of the diffusion; 1 turns it off"),
 )
+_SPEED_FLAG = ("--speed", "speed", "0.5 to 2 times as fast, at the same pitch")
 
 
 def new_command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -94,13 +95,13 @@ def unused_transcript(args: argparse.Namespace, cfg: InferenceConfig) -> list[st
     return ["the transcript is not used: shallow clones are recommended here; --deep uses it"]
 
 
-def add_settings(command: argparse.ArgumentParser, *, clones: bool = True) -> None:
-    """Flags of the common settings; `clones`: with those that choose the kind of clone."""
+def add_settings(command: argparse.ArgumentParser, *, edits: bool = False) -> None:
+    """Flags of the common settings; `edits`: without those that an edit has no use for."""
     settings = command.add_argument_group("settings", "start from those the model recommends")
-    if clones:
+    if not edits:
         _add_depth(settings.add_mutually_exclusive_group())
     append = partial(settings.add_argument, dest="settings", action="append", default=[])
-    for flag, name, text in _SETTING_FLAGS:
+    for flag, name, text in (*_SETTING_FLAGS, *(() if edits else (_SPEED_FLAG,))):
         append(flag, metavar="N", type=partial(setting, name), help=text)
     append("--set", metavar="NAME=VALUE", type=named_setting, help="any InferenceConfig setting")
 

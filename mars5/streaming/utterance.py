@@ -26,6 +26,7 @@ from mars5.nar.decode import Known
 from mars5.prompt import Prompt, speech_codes
 from mars5.speech import inaudible
 from mars5.streaming.edges import Edges, cross_fade
+from mars5.tempo import Tempo
 
 # Of codes in each chunk, the last number for all that follow. The second is short, too: a machine
 # that is twice as fast as speech has each chunk ready before the one before has been heard.
@@ -68,6 +69,7 @@ def speak(
         GenerationError: the model ended at once, or there is nothing to hear.
     """
     wave, edges = _Wave(engine, task, refinement, check), Edges(task.cfg.trim_db)
+    tempo = Tempo(task.cfg.speed)
     audible = False
     for coarse, is_last in _growing(engine, task, check):
         audio = edges.feed(wave.of(coarse, is_last))
@@ -76,6 +78,9 @@ def speak(
         audible = audible or bool(len(audio))
         if is_last and not audible:
             raise inaudible(task.cfg.trim_db)
+        audio = tempo.feed(audio)
+        if is_last:
+            audio = torch.cat([audio, tempo.finish()])
         yield Part(audio, coarse, wave.finished, is_last)
 
 
