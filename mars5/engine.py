@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -37,18 +35,13 @@ from mars5.prompt import Prompt, build_prompt, joint_vocabulary, speech_codes
 from mars5.speech import Speech, inaudible
 from mars5.tempo import retimed
 from mars5.text import check_speakable
+from mars5.timbres import Timbres
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.vocoder import Vocoder
 from mars5.voice import Voice
 from mars5.voice_maker import VoiceMaker
 
 log = logging.getLogger("mars5")
-
-# What a timbre depends on beside the voice.
-_TIMBRE_SETTINGS = (
-    "timesteps", "x_0_temp", "q0_override_steps", "nar_settle_step", "nar_timbre",
-    "nar_guidance_w", "deep_clone", "show_reference_once",
-)  # fmt: skip
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -75,18 +68,6 @@ class Task:
     def estimate(self) -> int:
         """Tokens the speech should take."""
         return round(self.cfg.eos_estimated_gen_length_factor * len(self.text))
-
-
-class _Timbres:
-    """What was found for voices, as long as they live; copies and pickles begin with nothing."""
-
-    def __init__(self) -> None:
-        self.of: WeakKeyDictionary[Voice, dict[tuple[Any, ...], Timbre | None]] = (
-            WeakKeyDictionary()
-        )
-
-    def __reduce__(self) -> tuple[type[_Timbres], tuple[()]]:
-        return _Timbres, ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +110,7 @@ class Engine:
         self.schedule = cosine_schedule(config.nar.diffusion_steps).to(self.device)
         self.voices = VoiceMaker(ar, nar, codec, self.default_config, default_voice)
         self.spare_steps = Spare()
-        self._timbres = _Timbres()
+        self._timbres = Timbres()
         self._nar_decode = GraphedDecoder(nar) if self.device.type == "cuda" else None
 
     @property
@@ -340,11 +321,7 @@ class Engine:
         cfg, voice = task.cfg, task.voice
         if not cfg.nar_timbre or not cfg.nar_settle_step or voice.is_blend:
             return None
-        found = self._timbres.of.setdefault(voice, {})
-        key = tuple(getattr(cfg, name) for name in _TIMBRE_SETTINGS)
-        if key not in found:
-            found[key] = self._find_timbre(voice, cfg)
-        return found[key]
+        return self._timbres.of(voice, cfg, lambda: self._find_timbre(voice, cfg))
 
     def _find_timbre(self, voice: Voice, cfg: InferenceConfig) -> Timbre | None:
         """By what the NAR makes, in the voice, of coarse codes that are known.

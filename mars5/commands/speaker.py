@@ -34,6 +34,14 @@ class Speaker:
 
 
 def make_speaker(args: argparse.Namespace, text: str) -> Speaker:
+    """Load what the line names, after all that can be refused without a model.
+
+    Args:
+        text: that will be spoken, for the profile "auto"; empty if it is not known yet.
+
+    Raises:
+        Mars5Error: as in `Mars5TTS.from_pretrained` and `Mars5TTS.generate`.
+    """
     if args.ref_text is not None and args.ref is None:
         args.refuse("--ref-text goes with --ref")
     settings = dict(args.settings)
@@ -70,6 +78,7 @@ def _reference(args: argparse.Namespace) -> tuple[str | Voice | None, bool]:
 
 
 def load_model(args: argparse.Namespace) -> Mars5TTS:
+    """The model of `--model`, or of `--profile`; errors as in `Mars5TTS.from_pretrained`."""
     from mars5.tts import Mars5TTS
 
     profile = getattr(args, "profile", None)
