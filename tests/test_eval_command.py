@@ -157,6 +157,26 @@ def test_search_finds_the_least_and_continues(tmp_path: Path) -> None:
     assert path.read_text() == whole
 
 
+@pytest.mark.parametrize(("settle", "tried"), [(0, {1, 2}), (100, {1, 2}), (200, {1})])
+def test_codes_that_settle_at_once_are_not_searched_for_draws(
+    tmp_path: Path, settle: int, tried: set[int]
+) -> None:
+    steps: list[int] = []
+
+    def measure(settings: Settings) -> Trial:
+        steps.append(settings["timesteps"])
+        return _trial(settings, 0 if settings["nar_settle_step"] == settle else 9)
+
+    stages = (
+        Stage("settling", {"nar_settle_step": (0, 100, 200)}),
+        Stage("steps", {"timesteps": (1, 2)}, of_draws=True),
+    )
+    start = {"nar_settle_step": 0, "timesteps": 1}
+    best = sweep(measure, start, Journal(tmp_path, {}), lambda _: None, stages)
+    assert best == {"nar_settle_step": settle, "timesteps": 1}
+    assert set(steps) == tried
+
+
 def test_journals_of_other_searches_are_refused(tmp_path: Path) -> None:
     Journal(tmp_path, {"model": "x"})
     with pytest.raises(ConfigError, match="another search"):

@@ -24,6 +24,7 @@ from mars5.eval.sources import Checkpoint
 Settings: TypeAlias = dict[str, Any]
 
 JOURNAL, BEST = "trials.jsonl", "best.json"
+SETTLING, AT_ONCE = "nar_settle_step", 200
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,18 @@ class Stage:
         grid: setting -> values; every combination is tried. Cheap values come first.
         relative: the values are factors of the best value so far.
         keep: the best so far is tried first, and so wins over what is not clearly better.
+        of_draws: only codes that are drawn feel it: left out if the best so far settle at once.
     """
 
     name: str
     grid: dict[str, tuple[float, ...]]
     relative: bool = False
     keep: bool = True
+    of_draws: bool = False
+
+    def concerns(self, best: Settings) -> bool:
+        """Whether it can make a difference."""
+        return not self.of_draws or best.get(SETTLING, 0) < AT_ONCE
 
     def candidates(self, best: Settings) -> list[Settings]:
         """The settings to try, in the order of preference."""
@@ -58,8 +65,10 @@ STAGES = (
     Stage("AR, cut-off", {"top_k": (0, 20, 100)}),
     Stage("AR, penalties", {"freq_penalty": (0.0, 0.3, 1.0), "presence_penalty": (0.0, 0.4)}),
     Stage("AR, fine", {"temperature": (0.85, 1.0, 1.15), "top_p": (0.8, 1.0, 1.25)}, relative=True),
-    Stage("NAR, steps", {"timesteps": (4, 8, 16, 32)}, keep=False),
-    Stage("NAR, coarse", {"x_0_temp": (0.2, 0.5, 0.8), "nar_guidance_w": (1.0, 2.0, 3.0)}),
+    Stage("NAR, settling", {SETTLING: (0, AT_ONCE // 2, AT_ONCE)}),
+    Stage("NAR, steps", {"timesteps": (4, 8, 16, 32)}, keep=False, of_draws=True),
+    Stage("NAR, temperature", {"x_0_temp": (0.2, 0.5, 0.8)}, of_draws=True),
+    Stage("NAR, guidance", {"nar_guidance_w": (1.0, 1.5, 2.0, 3.0)}),
 )
 
 
@@ -145,6 +154,8 @@ def sweep(
     """
     best = dict(start)
     for stage in stages:
+        if not stage.concerns(best):
+            continue
         tell(f"{stage.name}: {', '.join(stage.grid)}")
         trials: list[Trial] = []
         for settings in stage.candidates(best):
