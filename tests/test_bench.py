@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mars5 import Mars5TTS
 from mars5.ar.model import CodecLM
 from mars5.bench import command, limits, naive, random_systems, stages
-from mars5.bench.clock import Clock, Taken, least, median, several, timed
+from mars5.bench.clock import Clock, Taken, late, least, many, median, several, timed
 from mars5.bench.report import Report
 from mars5.bench.stages import Counts, Plan, Times, measure
 from mars5.cli import main
@@ -76,8 +76,8 @@ def known_times() -> tuple[Counts, Times]:
     )  # fmt: skip
     times = Times(
         load=took(7), voice=took(3), first=took(2), token=took(0.25), exact=took(1),
-        strided=took(0.5), vocoder=took(1), first_sound=took(6), byte=took(0.0001),
-        flop=took(0.0001), rows={2: took(0.125)}, naive_token=took(2.5), naive_step=took(4),
+        strided=took(0.5), vocoder=took(1), first_sounds=[took(6), took(6), took(26)],
+        byte=took(0.0001), flop=took(0.0001), rows={2: took(0.125)}, naive_token=took(2.5), naive_step=took(4),
     )  # fmt: skip
     return counts, times
 
@@ -95,6 +95,12 @@ def test_clock_and_its_summaries() -> None:
     mixed = [Taken(3, 1), Taken(1, 5), Taken(2, 3)]
     assert median(mixed) == Taken(2, 3)
     assert least(mixed) == Taken(1, 1)
+    twenty = [Taken(n, 0) for n in range(21)]
+    assert late(twenty) == Taken(19, 0)
+    assert late([Taken(3, 1)]) == Taken(3, 1)
+    assert len(many(lambda: Taken(1, 1), 2, 5, 10.0)) == 5
+    assert len(many(lambda: Taken(4, 1), 2, 5, 10.0)) == 3
+    assert len(many(lambda: Taken(9, 1), 4, 5, 10.0)) == 4
     real = Clock(CPU)
     before = real.now()
     assert (real.now() - before).wall > 0
@@ -150,7 +156,9 @@ def test_ids_are_timed_in_the_middle_of_the_utterance(tiny: Mars5TTS) -> None:
 def test_measures_every_stage(tiny: Mars5TTS, changes: dict[str, Any]) -> None:
     clock = Clock(tiny.device)
     counts, times = measure(tiny, Taken(1, 1), plan(compare=True, **changes), clock)
-    found = {name: taken for name, taken in vars(times).items() if name != "rows"}
+    found = {name: taken for name, taken in vars(times).items() if isinstance(taken, Taken)}
+    assert len(found) == 11
+    assert 1 <= len(times.first_sounds) <= stages.FIRST_SOUNDS
     assert all(taken.wall > 0 and taken.processor > 0 for taken in found.values())
     assert set(times.rows) == set(changes.get("rows", []))
     assert counts.frames == round(0.5 * 37.5)
@@ -160,7 +168,8 @@ def test_measures_every_stage(tiny: Mars5TTS, changes: dict[str, Any]) -> None:
 
 def test_fake_clock_gives_exact_times(tiny: Mars5TTS) -> None:
     _, times = measure(tiny, Taken(1, 1), plan(compare=True, rows=[2]), FakeClock())
-    assert times.voice == times.first == times.vocoder == times.first_sound == Taken(4, 1)
+    assert times.voice == times.first == times.vocoder == Taken(4, 1)
+    assert times.first_sounds == [Taken(4, 1)] * 3  # which take more than 10 s by this clock
     assert times.exact == times.strided == Taken(2, 0.5)
     assert times.token == Taken(4 / 16, 1 / 16)
     assert times.rows == {2: Taken(4 / 32, 1 / 32)}

@@ -56,6 +56,25 @@ def several(work: Callable[[], Taken], repeats: int) -> list[Taken]:
     return [work() for _ in range(repeats)]
 
 
+def many(work: Callable[[], Taken], repeats: int, most: int, seconds: float) -> list[Taken]:
+    """At least `repeats` measurements, as `several`; more, up to `most`, in so many seconds."""
+    found = several(work, repeats)
+    while len(found) < most and sum(taken.wall for taken in found) < seconds:
+        found.append(work())
+    return found
+
+
+def late(found: Sequence[Taken]) -> Taken:
+    """The 95th percentile."""
+    return Taken(_late([t.wall for t in found]), _late([t.processor for t in found]))
+
+
+def _late(values: list[float]) -> float:
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=20, method="inclusive")[-1]
+
+
 def median(found: Sequence[Taken]) -> Taken:
     return Taken(
         statistics.median(taken.wall for taken in found),
