@@ -77,7 +77,8 @@ def known_times() -> tuple[Counts, Times]:
     times = Times(
         load=took(7), voice=took(3), first=took(2), token=took(0.25), exact=took(1),
         strided=took(0.5), vocoder=took(1), first_sounds=[took(6), took(6), took(26)],
-        byte=took(0.0001), flop=took(0.0001), rows={2: took(0.125)}, naive_token=took(2.5), naive_step=took(4),
+        byte=took(0.0001), flop=took(0.0001), rows={2: took(0.125)}, naive_token=took(2.5),
+        naive_step=took(4),
     )  # fmt: skip
     return counts, times
 

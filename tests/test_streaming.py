@@ -29,7 +29,7 @@ from mars5.errors import ConfigError, GenerationError, MissingExtraError, TextEr
 from mars5.nar.decode import Known
 from mars5.nar.model import ResidualTransformer
 from mars5.seeds import Seeds
-from mars5.streaming import utterance
+from mars5.streaming import edges, utterance
 from mars5.streaming.asynchronous import read_ahead
 from mars5.streaming.edges import FADE, Edges
 from mars5.verify import Verify
@@ -40,6 +40,7 @@ SHALLOW = InferenceConfig(
 )
 DEEP = replace(SHALLOW, deep_clone=True, generate_max_len_override=230)
 ONE = "the hen then said hello to the other hen"
+LONG = "The evening train was almost empty, so we sat by the window and talked about the weather."
 TWO = f"{ONE}. Then the other one said hello there."
 
 
@@ -121,6 +122,32 @@ def test_joins_cannot_be_told_from_the_inside(
         near = slice(join - 1500, join + 1500)
         assert jumps[near].max() <= jumps.max()
         assert bend[near].max() < 1.5 * bend[FADE : joins[0] - 3000].max()
+
+
+def test_the_spectrum_shows_no_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above 8 kHz, where a click is heard, the embedded checkpoint's joins are as all its codes."""
+    nano = Mars5TTS.from_pretrained(device="cpu")
+    monkeypatch.setattr(edges, "FLOOR_DB", -200.0)  # nothing is cut off at the ends
+    cfg = replace(nano.default_config, trim_db=200)
+    ratios = []
+    for seed in range(3):
+        stream = nano.stream(LONG, cfg=cfg, seed=seed)
+        chunks = [chunk.audio for chunk in stream]
+        found, whole = stream.speech.audio, nano.vocode(stream.speech.codes)[0]
+        assert len(found) == len(whole)
+        streamed, plain = (treble(wave) for wave in (found, whole))
+        for join in torch.tensor([len(chunk) for chunk in chunks]).cumsum(0)[:-1].tolist():
+            near = slice(join // 60 - 4, join // 60 + 4)  # 10 ms either way
+            ratios.append(float(streamed[near].max() / (plain[near].max() + plain.median())))
+    assert len(ratios) >= 9
+    assert max(ratios) < 10  # of some without a cross-fade: thousands
+
+
+def treble(wave: torch.Tensor) -> torch.Tensor:
+    """The energy above 8 kHz in each 10 ms, every 60 samples."""
+    window = torch.hann_window(240)
+    spectrum = torch.stft(wave, 240, 60, window=window, return_complex=True)
+    return spectrum[80:].abs().square().sum(0)
 
 
 def test_the_first_sound_is_timed(tiny: Mars5TTS, voice: Voice) -> None:
