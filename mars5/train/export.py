@@ -19,7 +19,7 @@ from mars5.train.recipe import CODEC, VOCODER, Workshop
 from mars5.train.teachers import Speaker, speak
 from mars5.tts import Mars5TTS
 
-VERSION = 6
+VERSION = 5
 # What the default voice says: a teacher's recording, made anew at export and kept as codes only.
 VOICE_TEACHER = Speaker("flite", "rms")
 VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
