@@ -27,8 +27,8 @@ from mars5.train.tokens import Example
 
 IGNORED = -100
 PAIR_SHARE = 0.25
-# Most of what it says is in the voice whose delivery clones keep.
-SHARES = {"own": 0.7, "plain": 0.12, "pseudo": 0.07, "crowd": 0.07, "kokoro": 0.04}
+# Half of what it says is in the voice whose delivery clones keep.
+SHARES = {"own": 0.5, "plain": 0.2, "pseudo": 0.12, "crowd": 0.12, "kokoro": 0.06}
 GUIDED_LAYER, GUIDED_HEADS, GUIDE_WIDTH = 2, 2, 1.5
 GUIDE_UNTIL = 0.5  # share of the run after which the guide is gone
 
