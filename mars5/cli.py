@@ -27,7 +27,7 @@ from mars5.commands.options import (
     INTERRUPTED,
     STANDARD,
 )
-from mars5.commands.speaker import make_speaker
+from mars5.commands.speaker import make_speaker, read_wishes
 from mars5.errors import ConfigError, Mars5Error, TextError
 from mars5.text import MAX_TEXT, check_speakable
 
@@ -96,7 +96,7 @@ def _say(args: argparse.Namespace) -> int:
     text = check_speakable(_read_text(args.text), max_characters=MAX_TEXT)
     seed = fresh_seed() if args.seed is None else args.seed
     verify = _verify(args.verify)
-    speaker = make_speaker(args, text)
+    speaker = make_speaker(args, read_wishes(args), text)
 
     started = time.perf_counter()
     speech = speaker.model.generate(
@@ -185,9 +185,6 @@ def _doctor(args: argparse.Namespace) -> int:
 def _batch(args: argparse.Namespace) -> int:
     from mars5.commands.batch import run
 
-    if args.ref_text is not None and args.ref is None:
-        args.refuse("--ref-text goes with --ref")
-    check_inputs(args.ref)
     return run(args)
 
 

@@ -163,9 +163,11 @@ def _add_batch(commands: Any) -> None:
         metavar="I/N",
         help="only the I-th of N equal shares of the lines: one for each of N machines",
     )
+    add_no_normalise(batch)
     add_lexicon(batch)
+    add_direction(batch)
     add_settings(batch)
-    batch.set_defaults(command="batch", refuse=batch.error)
+    batch.set_defaults(command="batch", refuse=batch.error, model=None)
 
 
 def _add_voice_make(verbs: Any) -> None:
