@@ -20,7 +20,7 @@ from mars5.commands.speaker import precision
 from mars5.config import STEP_PROFILES, InferenceConfig
 from mars5.device import resolve_device
 from mars5.errors import ConfigError
-from mars5.eval.report import write_text
+from mars5.files import write_text
 from mars5.hub import NANO
 from mars5.nar.model import ResidualTransformer
 from mars5.tts import Mars5TTS

@@ -80,6 +80,11 @@ def _add_say(commands: Any) -> None:
     add_model_options(say)
     say.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_verify(say)
+    say.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write what was spoken when, and what --verify heard; - is standard output",
+    )
     add_no_normalise(say)
     add_lexicon(say)
     add_direction(say)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mars5.commands.lines import shows_progress, tell
+from mars5.commands.report import write_report
 from mars5.commands.speaker import make_speaker, read_wishes
 from mars5.longform.chapter import Chapter, read_text
 from mars5.verify import Hearing, Verify, as_verify, describe
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
         verify=verify or False,
         **speaker.directions,
     )
+    write_report(args, speaker, chapter, chapter.seed)
     if not args.quiet:
         for line in [summary(chapter), *_heard_lines(chapter, verify), *speaker.remarks]:
             tell(line)
