@@ -1,4 +1,4 @@
-"""`mars5 styles`, and what `mars5 say` is told about profile and style."""
+"""`mars5 styles`, and what the commands that speak are told about profile and style."""
 
 from __future__ import annotations
 
