@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mars5.commands import styles, voice
 from mars5.commands.arguments import build_parser
-from mars5.commands.checks import check_inputs, check_line, check_output
+from mars5.commands.checks import check_inputs, check_line, check_output, check_report
 from mars5.commands.lines import print_fact, shows_progress, tell
 from mars5.commands.options import (
     BROKEN_PIPE,
@@ -27,7 +27,7 @@ from mars5.commands.options import (
     INTERRUPTED,
     STANDARD,
 )
-from mars5.commands.speaker import make_speaker
+from mars5.commands.speaker import make_speaker, read_wishes
 from mars5.errors import ConfigError, Mars5Error, TextError
 from mars5.text import MAX_TEXT, check_speakable
 
@@ -89,14 +89,17 @@ def _say(args: argparse.Namespace) -> int:
         if args.output == STANDARD:
             args.refuse("-f needs a file for -o; 'mars5 stream - -o -' writes to a pipe")
         check_output(args.output)
+        check_report(args)
         return run(args)
+    check_line(args)
+    check_report(args)
+    from mars5.commands.report import write_report
     from mars5.seeds import fresh_seed
 
-    check_line(args)
     text = check_speakable(_read_text(args.text), max_characters=MAX_TEXT)
     seed = fresh_seed() if args.seed is None else args.seed
     verify = _verify(args.verify)
-    speaker = make_speaker(args, text)
+    speaker = make_speaker(args, read_wishes(args), text)
 
     started = time.perf_counter()
     speech = speaker.model.generate(
@@ -105,6 +108,7 @@ def _say(args: argparse.Namespace) -> int:
     )  # fmt: skip
     taken = time.perf_counter() - started
     _write(args.output, speech)
+    write_report(args, speaker, speech, seed)
     if not args.quiet:
         tell(_summary(args.output, speech, taken, seed))
         _tell_heard(speech)
@@ -185,9 +189,6 @@ def _doctor(args: argparse.Namespace) -> int:
 def _batch(args: argparse.Namespace) -> int:
     from mars5.commands.batch import run
 
-    if args.ref_text is not None and args.ref is None:
-        args.refuse("--ref-text goes with --ref")
-    check_inputs(args.ref)
     return run(args)
 
 

@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from mars5.errors import ConfigError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -36,3 +38,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError, ValueError):  # in place already, or never there
             temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """A whole file or none.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot write {path}: {error}: give a file in an existing folder"
+        ) from error

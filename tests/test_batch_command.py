@@ -5,12 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from mars5.cli import main
+from mars5.commands import batch
+from mars5.engine import Task
+from mars5.profiles import PUBLISHED
+from mars5.styles import SHIPPED
 
 QUICK = ["--top-k", "0", "--set", "generate_max_len_override=60", "--steps", "2", "--shallow"]
+STYLE = str(Path(__file__).parent.parent / "examples" / "reader.wav")
+BANK = str(SHIPPED)
 
 
 @pytest.fixture
@@ -98,6 +106,100 @@ def test_another_voice_lexicon_or_setting_makes_all_lines_again(
     assert isinstance(how, dict)
     assert how["lexicon"] == hashlib.sha256(b'{"hen": "the"}').hexdigest()[:16]
     assert how["ref"] == str(tmp_path / "ref.wav")
+
+
+DIRECTIONS: list[tuple[list[str], dict[str, object]]] = [
+    (["--quantize", "int8"], {"quantize": "int8"}),
+    (["--dtype", "bfloat16"], {"dtype": "bfloat16"}),
+    (["--no-normalise"], {"normalise": False}),
+    (["--profile", "flash"], {"profile": "flash"}),
+    (["--profile", "auto"], {"profile": "nano"}),
+    (["--instructions", "warm"], {"instructions": "warm"}),
+    (["--style", STYLE, "--style-text", "A clip."], {"style": STYLE, "style_text": "A clip."}),
+    (["--style", STYLE, "--style-strength", "0.3"], {"style": STYLE, "style_strength": 0.3}),
+    (["--instructions", "warm", "--styles", BANK], {"instructions": "warm", "styles": [BANK]}),
+]
+
+
+@pytest.mark.parametrize(("options", "noted"), DIRECTIONS, ids=lambda given: " ".join(given))
+def test_another_way_of_speaking_makes_all_lines_again(
+    lines: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    noted: dict[str, object],
+) -> None:
+    assert main(lines) == 0
+    plain = entries(tmp_path / "out" / "manifest.jsonl")[1]["how"]
+    assert isinstance(plain, dict)
+    capsys.readouterr()
+    for expected in ("3 spoken, 0 were there", "0 spoken, 3 were there"):
+        assert main([*lines, *options]) == 0
+        assert expected in capsys.readouterr().err
+    assert entries(tmp_path / "out" / "manifest.jsonl")[1]["how"] == {**plain, **noted}
+
+
+def test_a_line_is_what_say_makes_of_it(lines: list[str], tmp_path: Path) -> None:
+    directions = ["--instructions", "warm", "--profile", "instruct", "--no-normalise"]
+    (tmp_path / "lines.txt").write_text("the hen 5", encoding="utf-8")
+    assert main([*lines, *directions, "--seed", "2"]) == 0
+    out = str(tmp_path / "said.wav")
+    say = ["say", "the hen 5", "-o", out, *lines[4:]]
+    assert main([*say, *directions, "--seed", "3"]) == 0
+    made = (tmp_path / "out" / "00001.wav").read_bytes()
+    assert made == Path(out).read_bytes()
+    assert main([*say, "--seed", "3"]) == 0
+    assert made != Path(out).read_bytes()
+
+
+def test_the_voice_is_prepared_once(lines: list[str], tasks: list[Task]) -> None:
+    assert main([*lines, "--style", STYLE, "--style-strength", "0.3", "--steps", "1"]) == 0
+    assert len({id(task.voice) for task in tasks}) == 1
+    assert {(task.voice.style_strength, task.cfg.timesteps) for task in tasks} == {(0.3, 1)}
+
+
+@pytest.mark.parametrize(("longest", "chosen"), [("Hello.", "flash"), ("Hello. " * 40, "pro")])
+def test_auto_is_one_choice_for_all_shares(
+    lines: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    longest: str,
+    chosen: str,
+) -> None:
+    """By the longest of all lines, and noted with its checkpoint."""
+    monkeypatch.setattr(batch, "resolve_device", lambda _: torch.device("cuda"))
+    (tmp_path / "lines.txt").write_text(f"Hello.\n{longest}\n", encoding="utf-8")
+    seen = []
+
+    def speak(args: object, wishes: object, text: str, wanted: list[Any], _: object) -> int:
+        seen.append((text, wanted))
+        return 0
+
+    monkeypatch.setattr(batch, "_speak", speak)
+    model = lines.index("--model")
+    unnamed = lines[:model] + lines[model + 2 :]
+    assert main([*unnamed, "--profile", "auto", "--shard", "1/2"]) == 0
+    [(text, [wanted])] = seen
+    assert (text, wanted["text"]) == (longest.strip(), "Hello.")
+    assert (wanted["how"]["profile"], wanted["how"]["model"]) == (chosen, PUBLISHED)
+
+
+def test_a_voice_that_cannot_be_prepared_is_one_error(
+    lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ref.wav").write_bytes(b"RIFF")
+    assert main(lines) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("mars5: error: ")
+    assert said.count("error") == 1
+
+
+@pytest.mark.parametrize("options", [["--style-text", "A."], ["--ref-text", "A.", "--voice", "a"]])
+def test_lines_that_contradict_themselves(lines: list[str], options: list[str]) -> None:
+    ref = lines.index("--ref")
+    with pytest.raises(SystemExit) as caught:
+        main([*lines[:ref], *lines[ref + 2 :], *options])
+    assert caught.value.code == 2
 
 
 @pytest.mark.parametrize("older", ["manifest.jsonl", "manifest-1of2.jsonl"])

@@ -56,6 +56,11 @@ OUTPUTS = {
     "file nowhere": (["say", "-f", "text.txt", "-o", "gone/a.wav"], "there is no folder gone"),
     "file in a folder": (["say", "-f", "text.txt", "-o", "folder.wav"], "which is a folder"),
     "stream": (["stream", "x", "-o", "folder.wav"], "which is a folder"),
+    "report on the text": (
+        ["say", "-f", "text.txt", "--json", "text.txt"],
+        "--json is 'text.txt', but must end in .json, or be -",
+    ),
+    "report nowhere": (["say", "x", "--json", "gone/a.json"], "--json is 'gone/a.json', but there"),
     "pipe": (["say", "x", "-o", "pipe.wav"], "which is a device or a pipe"),
     "voice in a pipe": (["voice", "make", "me.wav", "-o", "pipe.voice"], "a device or a pipe"),
 }  # fmt: skip
@@ -70,6 +75,12 @@ def test_outputs_that_cannot_be_meant(name: str, capsys: pytest.CaptureFixture[s
 def test_only_pipes_offer_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert error_of(["say", "x", "-o", "a.txt"], capsys).endswith(".mp3, or be -\n")
     assert error_of(["edit", "me.wav", *WORDS, "-o", "a.txt"], capsys).endswith(".mp3\n")
+
+
+def test_standard_output_takes_one_of_audio_and_report(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["say", "x", "-o", "-", "--json", "-"])
+    assert "-o - and --json - would both write" in capfd.readouterr().err
 
 
 INPUTS = {

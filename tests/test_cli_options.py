@@ -13,11 +13,13 @@ import pytest
 import torch
 from conftest import tiny_config, write_tiny_model
 
-from mars5 import Mars5TTS
+from mars5 import Mars5TTS, device
 from mars5.audio import write_audio
 from mars5.cli import main
 from mars5.commands.arguments import build_parser
+from mars5.commands.options import DTYPES
 from mars5.engine import Task
+from mars5.errors import ConfigError
 from mars5.train.__main__ import parser as training
 
 QUICK = ["--device", "cpu", "--seed", "3", "--steps", "1", "--set", "generate_max_len_override=90"]
@@ -96,6 +98,43 @@ def test_a_transcript_that_is_not_used_is_told(
         assert (told in capsys.readouterr().err.splitlines()) == is_told
         depths.append(tasks[-1].cfg.deep_clone)
     assert depths == [False, False, False, True, False]
+
+
+LOADING = {
+    **LINES,
+    "edit": ["edit", "ref.wav", "--transcript", "the hen", "--new", "the cock"],
+    "voice make": ["voice", "make", "ref.wav", "-o", "a.voice"],
+    "eval": ["eval", "nano", "--only-words"],
+}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", LOADING)
+def test_the_precision_reaches_the_loading(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(*_: object, **given: object) -> None:
+        loaded.append((given["dtype"], given["quantize"]))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(Mars5TTS, "from_pretrained", load)
+    monkeypatch.setattr("mars5.eval.command.Recogniser", lambda *_: None)
+    for more in ([], ["--dtype", "bfloat16"], ["--quantize", "int8"]):
+        assert main([*LOADING[name], *more]) == 1
+    assert loaded == [(None, None), (torch.bfloat16, None), (None, "int8")]
+
+
+@pytest.mark.usefixtures("here")
+def test_int8_beside_half_precision_is_refused(
+    cautious: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*LINES["say"], "--model", cautious, "--ref", "ref.wav", *QUICK]
+    assert main([*line, "--quantize", "int8", "--dtype", "float16"]) == 1
+    assert "error: quantize='int8' is for a CPU" in capsys.readouterr().err
+
+
+def test_precisions_offered_are_those_there_are() -> None:
+    assert {getattr(torch, name) for name in DTYPES} == set(device.DTYPES)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
 
 from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError
 from mars5.eval import clips, ears, references, text
 from mars5.eval.clips import read_folder, read_manifest, read_wave
 from mars5.eval.failures import expected_seconds, failure_of, missing_at_end, repeats
 from mars5.eval.lists import LISTS, read_list
+from mars5.eval.references import Reference
 from mars5.eval.report import Report
 from mars5.eval.scorecard import Card, Row, score
 from mars5.eval.similarity import baselines, similarity
@@ -307,6 +309,16 @@ def test_sources_are_told_apart(tmp_path: Path) -> None:
         (utterance,) = source.speak(["One."], [1, 2])
         assert (utterance.text, utterance.seed, len(utterance.wave)) == ("One.", None, 8000)
     assert open_source("flite:rms", ["One."], {}).name == "flite:rms"
+
+
+def test_a_checkpoint_of_another_precision_has_a_name_of_its_own(tiny_folder: Path) -> None:
+    reader = [Reference(READER, str(READER))]
+    model = str(tiny_folder)
+    assert open_source(model, [], {}, reader, "cpu").name == model
+    rounded = open_source(model, [], {}, reader, "cpu", quantize="int8")
+    assert rounded.name == f"{model} int8"
+    half = open_source(model, [], {}, reader, "cpu", dtype=torch.bfloat16)
+    assert half.name == f"{model} bfloat16"
 
 
 # scorecard and report

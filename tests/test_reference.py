@@ -570,6 +570,21 @@ def test_voice_make_of_a_long_recording(
     assert len(Voice.load(voice).codes) == pytest.approx(len(LONG) / 640, abs=2)
 
 
+def test_voice_make_of_noise_warns_and_goes_on(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording, voice = tmp_path / "noise.wav", tmp_path / "noise.voice"
+    sf.write(recording, 0.1 * np.random.default_rng(1).standard_normal(5 * SR), SR)
+    model = ["--model", str(tiny_folder)]
+    assert main(["voice", "make", str(recording), "-o", str(voice), *model]) == 0
+    said = capsys.readouterr().err
+    assert "mars5: warning: the reference is poor" in said
+    assert re.search("^mars5: warning: speech [0-9.]+ dB: ", said, re.M)
+    assert "error" not in said
+    assert voice.is_file()
+    assert main(["voice", "check", str(recording)]) == 1
+
+
 def test_voice_blend(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(tmp_path / name) for name in ("a.voice", "b.voice", "c:1.voice")]
     model = ["--model", str(tiny_folder)]

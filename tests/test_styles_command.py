@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,9 +77,8 @@ def test_a_deep_clone_continues_a_style_that_is_transcribed(
 
 @pytest.mark.parametrize(("command", "chosen"), [("say", "pro"), ("stream", "flash")])
 def test_auto_knows_whether_the_line_streams(command: str, chosen: str) -> None:
-    model = SimpleNamespace(device=torch.device("cuda"))
     args = build_parser().parse_args([command, "Hi.", "--profile", "auto"])
-    profile = profile_of(args, model, "Hi.", has_transcript=True)  # type: ignore[arg-type]
+    profile = profile_of(args, "cuda", "Hi.", has_transcript=True)
     assert profile is not None
     assert profile.name == chosen
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 
 from mars5 import InferenceConfig, Mars5TTS, Speech, Voice
@@ -380,6 +383,73 @@ def test_say_a_file_tells_what_was_not_understood(
     assert "mars5: heard '': word error rate 100%" in told
     assert "s heard 'Then four': word error rate 50%, confidence 0.50, 2 tries" in told
     assert told.index("100%") < told.index("50%")
+
+
+def reported(path: Path, seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    assert (found["seed"], found["sample_rate"]) == (seed, 24_000)
+    assert found["finish_reason"] in ("stop", "length")
+    return found
+
+
+@pytest.mark.parametrize("given", ["text", "file"])
+def test_say_reports_what_was_said_when(
+    tiny_folder: Path, tmp_path: Path, hears: Callable[..., Ears], given: str
+) -> None:
+    text, out, report = (tmp_path / name for name in ("text.txt", "out.wav", "out.json"))
+    text.write_text(LONG, encoding="utf-8")
+    said = [LONG] if given == "text" else ["-f", str(text)]
+    line = ["say", *said, "--ref", str(READER), "-o", str(out), "--model", str(tiny_folder)]
+    line += ["--seed", "1", "--steps", "2", "--json", str(report)]
+    hears(FIRST, "nothing", "nothing else", THIRD)
+    assert main([*line, "--verify", "2"]) == 0
+    found = reported(report, 1)
+    audio, rate = sf.read(out)
+    assert found["output"] == str(out)
+    assert found["seconds"] == pytest.approx(len(audio) / rate, abs=1e-3)
+    assert [piece["text"] for piece in found["pieces"]] == [FIRST, SECOND, THIRD]
+    heard = [Hearing.of_facts(facts) for facts in found["heard"]]
+    assert [hearing.tries for hearing in heard] == [1, 2, 1]
+    before = 0.0
+    for piece, hearing in zip(found["pieces"], heard, strict=True):
+        assert hearing.words[0].start == pytest.approx(piece["start"] + 0.1, abs=1e-3)
+        assert before <= piece["start"] < piece["stop"] <= found["seconds"]
+        pause = audio[math.ceil(before * rate) + 24 : max(0, int(piece["start"] * rate) - 24)]
+        assert not pause.any()
+        before = piece["stop"]
+    assert main([*line, "--seed", "2"]) == 0
+    assert reported(report, 2)["heard"] == []
+
+
+def test_the_report_tells_of_profile_and_style(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["say", TEXT, "--ref", str(READER), "-o", str(tmp_path / "out.wav"), "--json", "-"]
+    line += ["--model", str(tiny_folder), "--seed", "1", "--steps", "2"]
+    directions = ["--profile", "flash", "--style-strength", "0.5"]
+    assert main(line) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["profile"], found["style"]) == (None, None)
+    assert main([*line, *directions, "--instructions", "warm"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["profile"] == {"name": "flash", "reason": "asked for by name"}
+    style = found["style"]
+    assert (style["name"], style["strength"]) == ("warm", 0.5)
+    assert 0 < style["score"] <= 1
+    assert style["reason"]
+    assert main([*line, *directions, "--style", str(READER)]) == 0
+    style = json.loads(capsys.readouterr().out)["style"]
+    assert style == {"name": "reader.wav", "file": str(READER), "strength": 0.5}
+
+
+def test_a_chapter_tells_when_its_pieces_are_spoken(
+    tiny: Mars5TTS, speechlike: np.ndarray, tmp_path: Path
+) -> None:
+    text, voice = f"[pause 1s] {LONG}", tiny.voice(speechlike)
+    whole = tiny.generate(text, voice, cfg=SHORT, seed=5)
+    chapter = tiny.speak_file(text, tmp_path / "a.wav", voice, cfg=SHORT, seed=5)
+    assert chapter.spoken == whole.pieces
+    assert chapter.spoken[0].start == 24_000
 
 
 @pytest.mark.parametrize("call", ["narrate", "speak_file"])

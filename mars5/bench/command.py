@@ -16,16 +16,15 @@ from mars5.bench.clock import Clock
 from mars5.bench.random_systems import random_system
 from mars5.bench.report import Report, check_plot
 from mars5.bench.stages import Plan, measure
+from mars5.commands.speaker import precision
 from mars5.config import STEP_PROFILES, InferenceConfig
-from mars5.device import DTYPES as KNOWN_DTYPES
 from mars5.device import resolve_device
 from mars5.errors import ConfigError
-from mars5.eval.report import write_text
+from mars5.files import write_text
 from mars5.hub import NANO
 from mars5.nar.model import ResidualTransformer
 from mars5.tts import Mars5TTS
 
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in KNOWN_DTYPES}
 LEAST_TOKENS = 16  # a GPU draws 8 at a time
 MOST_SECONDS = 30.0
 
@@ -60,11 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _system(args: argparse.Namespace) -> Mars5TTS:
-    dtype = None if args.dtype is None else DTYPES[args.dtype]
     if args.random is not None:
-        return random_system(args.random, args.device, dtype, args.quantize)
+        return random_system(args.random, args.device, **precision(args))
     model = NANO if args.model is None else args.model
-    return Mars5TTS.from_pretrained(model, device=args.device, dtype=dtype, quantize=args.quantize)
+    return Mars5TTS.from_pretrained(model, device=args.device, **precision(args))
 
 
 def _plan(args: argparse.Namespace, schedule: int) -> Plan:

@@ -80,6 +80,11 @@ def _add_say(commands: Any) -> None:
     add_model_options(say)
     say.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_verify(say)
+    say.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write what was spoken when, and what --verify heard; - is standard output",
+    )
     add_no_normalise(say)
     add_lexicon(say)
     add_direction(say)
@@ -163,9 +168,11 @@ def _add_batch(commands: Any) -> None:
         metavar="I/N",
         help="only the I-th of N equal shares of the lines: one for each of N machines",
     )
+    add_no_normalise(batch)
     add_lexicon(batch)
+    add_direction(batch)
     add_settings(batch)
-    batch.set_defaults(command="batch", refuse=batch.error)
+    batch.set_defaults(command="batch", refuse=batch.error, model=None)
 
 
 def _add_voice_make(verbs: Any) -> None:

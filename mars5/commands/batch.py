@@ -6,22 +6,23 @@ import argparse
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mars5.audio import write_audio
 from mars5.commands.lines import shows_progress, tell
-from mars5.commands.options import FAILED, unused_transcript
-from mars5.config import InferenceConfig
+from mars5.commands.options import FAILED
+from mars5.commands.speaker import Speaker, Wishes, make_speaker, read_wishes
+from mars5.commands.styles import profile_of
+from mars5.device import resolve_device
 from mars5.errors import ConfigError, TextError
+from mars5.hub import NANO
+from mars5.profiles import Profile
 from mars5.progress import shown
-from mars5.text import read_lexicon
-from mars5.tts import Mars5TTS
 from mars5.voice import Voice
 
 MAX_BYTES = 256 * 2**20
+_NOTED = ("ref", "ref_text", "voice", "style", "style_text", "instructions", "dtype", "quantize")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,20 +31,21 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the folder cannot be made or written.
         TextError: the file cannot be read, or holds no text.
+        Mars5Error: others of `read_wishes` and `make_speaker`; the voice cannot be prepared.
     """
-    settings = dict(args.settings)
-    InferenceConfig(**settings)  # what can be refused is refused before the long work
+    wishes = read_wishes(args)
     share, shares = args.shard
-    lines = {n: text for n, text in read_lines(args.lines).items() if n % shares == share % shares}
+    texts = read_lines(args.lines)
+    longest = max(texts.values(), key=len)  # of all shares, so that "auto" is one choice for all
+    lines = {n: text for n, text in texts.items() if n % shares == share % shares}
     folder = Path(args.output)
     manifest = Manifest(folder, "" if shares == 1 else f"-{share}of{shares}")
-    lexicon = None if args.lexicon is None else read_lexicon(args.lexicon)
-    how = _how(args, settings, lexicon)
+    how = _how(args, wishes, longest)
     wanted = {
         n: {"line": n, "seed": args.seed + n, "text": text, "how": how} for n, text in lines.items()
     }
     todo = [n for n in lines if not manifest.holds(wanted[n])]
-    failed = _speak(args, settings, lexicon, [wanted[n] for n in todo], manifest) if todo else 0
+    failed = _speak(args, wishes, longest, [wanted[n] for n in todo], manifest) if todo else 0
     if not args.quiet:
         tell(
             f"{args.output}: {len(todo) - failed} spoken, {len(lines) - len(todo)} were there, "
@@ -52,15 +54,29 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
-def _how(
-    args: argparse.Namespace, settings: dict[str, Any], lexicon: Mapping[str, str] | None
-) -> dict[str, Any]:
-    """What else a file depends on, as the manifest notes it."""
-    given = {name: getattr(args, name) for name in ("model", "ref", "ref_text", "voice")}
-    if lexicon is not None:  # a digest, since every entry has it and lexicons are long
-        given["lexicon"] = _digest(json.dumps(dict(lexicon), sort_keys=True).encode())
-    given |= {"settings": settings} if settings else {}
+def _how(args: argparse.Namespace, wishes: Wishes, longest: str) -> dict[str, Any]:
+    """What else a file depends on, as the manifest notes it: all that was given."""
+    given: dict[str, Any] = {"model": args.model or NANO}
+    profile = _profile(args, wishes, longest)
+    if profile is not None:
+        given = {"model": args.model or profile.model, "profile": profile.name}
+    given |= {name: getattr(args, name) for name in _NOTED}
+    if args.style_strength != 1:
+        given["style_strength"] = args.style_strength
+    if not args.normalise:
+        given["normalise"] = False
+    if wishes.lexicon is not None:  # a digest, since every entry has it and lexicons are long
+        given["lexicon"] = _digest(json.dumps(dict(wishes.lexicon), sort_keys=True).encode())
+    given |= {"styles": args.styles or None, "settings": wishes.settings or None}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _profile(args: argparse.Namespace, wishes: Wishes, longest: str) -> Profile | None:
+    """The one that is used; what "auto" chooses is noted, since elsewhere it may choose another."""
+    if args.profile is None:
+        return None
+    device = resolve_device(args.device).type
+    return profile_of(args, device, longest, wishes.has_transcript)
 
 
 def _digest(content: bytes) -> str:
@@ -163,29 +179,26 @@ def file_name(line: int) -> str:
 
 def _speak(
     args: argparse.Namespace,
-    settings: dict[str, Any],
-    lexicon: Mapping[str, str] | None,
+    wishes: Wishes,
+    longest: str,
     wanted: list[dict[str, Any]],
     manifest: Manifest,
 ) -> int:
     """Speak the wanted texts and note what came of them; returns how many failed."""
-    ref = Voice.load(args.voice) if args.voice is not None else args.ref
-    model = Mars5TTS.from_pretrained(args.model, device=args.device)
-    voice = ref if isinstance(ref, Voice) else model.default_voice
-    said = args.ref_text if args.ref is not None else voice and voice.transcript
-    cfg = replace(model.default_config.for_reference(said is not None), **settings)
-    items = model.tts_batch_iter(
+    speaker = make_speaker(args, wishes, longest)
+    *_, cfg = speaker.given
+    if not args.quiet:
+        for line in speaker.remarks:
+            tell(line)
+    items = speaker.model.tts_batch_iter(
         [entry["text"] for entry in wanted],
-        ref,
-        args.ref_text,
-        cfg,
+        _voice(speaker),
+        cfg=cfg,
         seeds=[entry["seed"] for entry in wanted],
         batch_size=args.batch_size,
-        lexicon=lexicon,
+        normalise=args.normalise,
+        lexicon=wishes.lexicon,
     )
-    if not args.quiet:
-        for line in unused_transcript(args, cfg):
-            tell(line)
     failed = 0
     for item in shown(items, shows_progress(args), "texts", len(wanted)):
         entry = wanted[item.index]
@@ -201,3 +214,12 @@ def _speak(
         made = {"file": name, "seconds": seconds, "finish_reason": finish}
         manifest.add({**entry, **made, **manifest.written(name)})
     return failed
+
+
+def _voice(speaker: Speaker) -> Voice:
+    """The voice of all texts with its style, prepared once."""
+    ref, said, cfg = speaker.given
+    if isinstance(ref, str):
+        ref = speaker.model.voice(ref, said, cfg=cfg)
+    style = {name: speaker.directions[name] for name in ("style", "style_strength")}
+    return speaker.model.directed(ref, **style)

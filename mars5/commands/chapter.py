@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from mars5.commands.lines import shows_progress, tell
-from mars5.commands.speaker import make_speaker
+from mars5.commands.report import write_report
+from mars5.commands.speaker import make_speaker, read_wishes
 from mars5.longform.chapter import Chapter, read_text
 from mars5.verify import Hearing, Verify, as_verify, describe
 
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """
     text = read_text(args.file)
     verify = None if args.verify is None else as_verify(Verify(tries=args.verify))
-    speaker = make_speaker(args, text)
+    speaker = make_speaker(args, read_wishes(args), text)
     chapter = speaker.model.speak_file(
         text,
         args.output,
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
         verify=verify or False,
         **speaker.directions,
     )
+    write_report(args, speaker, chapter, chapter.seed)
     if not args.quiet:
         for line in [summary(chapter), *_heard_lines(chapter, verify), *speaker.remarks]:
             tell(line)

@@ -9,6 +9,8 @@ from pathlib import Path
 from mars5.commands.options import AUDIO_SUFFIXES, STANDARD
 from mars5.errors import ConfigError
 
+REPORT_SUFFIX = ".json"
+
 
 def check_line(args: argparse.Namespace) -> None:
     """Refuse an output that cannot be written."""
@@ -30,6 +32,17 @@ def check_output(output: str, flag: str = "-o", *, pipe: bool = False) -> None:
         ends = f"{flag} is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}"
         raise ConfigError(f"{ends}, or be -" if pipe else ends)
     _check_place(output, flag)
+
+
+def check_report(args: argparse.Namespace) -> None:
+    """Refuse a `--json FILE` that cannot be meant, such as the name of the text or the audio."""
+    if args.json == STANDARD and args.output == STANDARD:
+        args.refuse("-o - and --json - would both write to standard output: name a file for one")
+    if args.json in (None, STANDARD):
+        return
+    if Path(args.json).suffix.lower() != REPORT_SUFFIX:
+        raise ConfigError(f"--json is {args.json!r}, but must end in {REPORT_SUFFIX}, or be -")
+    _check_place(args.json, "--json")
 
 
 def check_voice_output(output: str) -> None:

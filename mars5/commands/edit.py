@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from mars5.audio import write_audio
 from mars5.commands.lines import tell
+from mars5.commands.speaker import load_model
 from mars5.config import InferenceConfig
 from mars5.editing import Edited
 from mars5.seeds import fresh_seed
 from mars5.transcripts import changes
-from mars5.tts import Mars5TTS
 from mars5.verify import Verify, describe
 
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     changes(args.transcript, args.new)
     verify = False if args.verify is None else Verify(tries=args.verify)
     seed = fresh_seed() if args.seed is None else args.seed
-    model = Mars5TTS.from_pretrained(args.model, device=args.device)
+    model = load_model(args)
     cfg = replace(model.default_config, **settings)
     started = time.perf_counter()
     edited = model.edit(args.recording, args.transcript, args.new, cfg, seed=seed, verify=verify)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mars5.commands.options import (
-    add_model_options,
+    add_device,
+    add_model,
+    add_precision,
     add_set,
     new_command,
 )
@@ -21,7 +23,7 @@ def add_doctor(commands: Any) -> None:
     doctor = new_command(
         commands, "doctor", "report whether the model can be loaded here; downloads nothing"
     )
-    add_model_options(doctor)
+    add_model(doctor)
     doctor.set_defaults(command="doctor")
 
 
@@ -35,7 +37,8 @@ def add_eval(commands: Any) -> None:
         help="a model, as for --model (default: nano); a folder of audio files named by line of "
         "the list; a manifest (.csv, .jsonl: text, path[, reference]); flite:VOICE, kokoro:VOICE",
     )
-    command.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    add_device(command)
+    add_precision(command)
     command.add_argument(
         "--list",
         default="everyday",
@@ -89,13 +92,8 @@ def add_bench(commands: Any) -> None:
     bench.add_argument(
         "--random", choices=("full", "nano"), help="random weights of these sizes instead"
     )
-    bench.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
-    bench.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="default: float32 on a CPU, else float16",
-    )
-    bench.add_argument("--quantize", choices=("int8",), help="8-bit weights, on a CPU")
+    add_device(bench)
+    add_precision(bench)
     bench.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
     bench.add_argument(
         "--profile",

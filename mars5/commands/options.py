@@ -20,6 +20,7 @@ from mars5.profiles import NAMES as PROFILE_NAMES
 FAILED, INTERRUPTED, BROKEN_PIPE = 1, 130, 141  # argparse itself exits with 2
 STANDARD = "-"  # standard input or output
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+DTYPES = ("float32", "bfloat16", "float16")  # those of mars5.device, which would import torch
 
 EPILOG = f"""\
 exit codes:
@@ -68,12 +69,28 @@ def add_global_options(parser: argparse.ArgumentParser, default: Any) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_precision(parser)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=NANO,
         help="'nano' (inside this package; the default), a folder, or a hub repository owner/name",
     )
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dtype", choices=DTYPES, help="default: float32 on a CPU, else float16")
+    parser.add_argument(
+        "--quantize", choices=("int8",), help="8-bit weights, on a CPU: faster, less memory"
+    )
 
 
 def add_reference(command: argparse.ArgumentParser) -> None:

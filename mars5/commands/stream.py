@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from mars5.audio_writer import Write, audio_file, raw_stream, wav_stream
 from mars5.commands.lines import tell
 from mars5.commands.options import STANDARD
-from mars5.commands.speaker import make_speaker
+from mars5.commands.speaker import make_speaker, read_wishes
 from mars5.errors import Mars5Error, TextError
 from mars5.seeds import fresh_seed
 from mars5.speech import Speech
@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     if args.raw and args.output != STANDARD:
         args.refuse("--raw goes with -o -")
     seed = fresh_seed() if args.seed is None else args.seed
-    speaker = make_speaker(args, "" if args.text == STANDARD else args.text)
+    known = "" if args.text == STANDARD else args.text
+    speaker = make_speaker(args, read_wishes(args), known)
     text = _lines() if args.text == STANDARD else args.text
     stream = speaker.model.stream(text, *speaker.given, seed=seed, **speaker.directions)
     failure: Mars5Error | None = None

@@ -1,4 +1,4 @@
-"""`mars5 styles`, and what `mars5 say` is told about profile and style."""
+"""`mars5 styles`, and what the commands that speak are told about profile and style."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from mars5.profiles import Profile, resolve_profile
 
 if TYPE_CHECKING:
     from mars5.styles import Style, StyleBank, StyleChoice
-    from mars5.tts import Mars5TTS
 
 
 def list_styles(args: argparse.Namespace) -> int:
@@ -62,14 +61,14 @@ def continues(style: Style | StyleChoice | None, strength: float) -> bool:
 
 
 def profile_of(
-    args: argparse.Namespace, model: Mars5TTS, text: str, has_transcript: bool
+    args: argparse.Namespace, device: str, text: str, has_transcript: bool
 ) -> Profile | None:
-    """The profile of `--profile`, "auto" decided."""
+    """The profile of `--profile`, "auto" decided by the type of the device and the rest."""
     if args.profile is None:
         return None
     directed = args.style is not None or args.instructions is not None
     return resolve_profile(
-        args.profile, model.device.type, characters=len(text), transcript=has_transcript,
+        args.profile, device, characters=len(text), transcript=has_transcript,
         live=args.command == "stream", directed=directed,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from mars5.commands.lines import shows_progress, tell
+from mars5.commands.speaker import precision
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError
 from mars5.eval.ears import Recogniser
@@ -42,8 +43,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     judges = Judges(
         ears, None if args.only_words else SpeakerJudge(), 0 if args.only_words else args.dnsmos
     )
+    settings = dict(args.settings)
     sources = [
-        open_source(name, texts, dict(args.settings), references, args.device, args.stream)
+        open_source(name, texts, settings, references, args.device, args.stream, **precision(args))
         for name in names
     ]
     cards = _judge(args, judges, sources, texts)
@@ -68,7 +70,9 @@ def _sweep(args: argparse.Namespace) -> int:
         [Recogniser(name, args.threads) for name in (args.asr or ["tiny.en"])[:1]],
         quality=min(args.dnsmos, _SWEEP_DNSMOS),
     )
-    checkpoint = load_checkpoint(model, dict(args.settings), _references(args), args.device)
+    checkpoint = load_checkpoint(
+        model, dict(args.settings), _references(args), args.device, **precision(args)
+    )
     folder = Path(args.sweep)
     told = (lambda _: None) if args.quiet else tell
     table = run_sweep(folder, checkpoint, judges, texts, args.seeds, told)

@@ -12,7 +12,7 @@ from mars5 import __version__
 from mars5.errors import ConfigError
 from mars5.eval.extra import extra
 from mars5.eval.scorecard import Card, Figure, Row
-from mars5.files import replacing
+from mars5.files import replacing, write_text
 
 _UNITS = {
     "failures": "failures, %",
@@ -124,21 +124,6 @@ class Report:
         axes.set_xlim(-0.5, len(self.cards) - 0.4)
         axes.set_ylim(bottom=0)
         axes.set_title("word error rate, %, each seed")
-
-
-def write_text(path: Path, text: str) -> None:
-    """A whole file or none.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot write {path}: {error}: give a file in an existing folder"
-        ) from error
 
 
 def _boxes(axes: Any, cards: Sequence[Card], values: Sequence[Sequence[float | None]]) -> None:

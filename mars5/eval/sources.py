@@ -30,6 +30,8 @@ from mars5.eval.ears import Wave
 from mars5.eval.references import Reference
 
 if TYPE_CHECKING:
+    import torch
+
     from mars5.speech import Speech
     from mars5.tts import Mars5TTS
     from mars5.voice import Voice
@@ -63,7 +65,7 @@ class Source(Protocol):
     """Speaks texts.
 
     Attributes:
-        name: as given by the user.
+        name: as given by the user; of a checkpoint also its precision, if one was asked for.
     """
 
     name: str
@@ -215,6 +217,9 @@ def open_source(
     references: Sequence[Reference] = (),
     device: str | None = None,
     streamed: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+    quantize: str | None = None,
 ) -> Source:
     """The source that a name means.
 
@@ -225,13 +230,16 @@ def open_source(
         settings: `InferenceConfig` fields that replace the checkpoint's defaults.
         references: what the checkpoint clones; none for its own voice.
         streamed: hear a checkpoint as it streams.
+        device, dtype, quantize: of a checkpoint, as in `Mars5TTS.from_pretrained`.
 
     Raises:
         Mars5Error: what the name means cannot be read or loaded.
     """
     path = Path(name)
     if _means_checkpoint(name):
-        return load_checkpoint(name, settings, references, device, streamed)
+        return load_checkpoint(
+            name, settings, references, device, streamed, dtype=dtype, quantize=quantize
+        )
     if path.suffix.lower() in MANIFESTS:
         return Recordings(name, read_manifest(path))
     if path.is_dir():
@@ -262,11 +270,14 @@ def load_checkpoint(
     references: Sequence[Reference] = (),
     device: str | None = None,
     streamed: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+    quantize: str | None = None,
 ) -> Checkpoint:
-    """A checkpoint with its own defaults, but for `settings`; `streamed`: heard as it streams."""
+    """A checkpoint with its own defaults, but for `settings`; arguments as in `open_source`."""
     from mars5.tts import Mars5TTS
 
-    system = Mars5TTS.from_pretrained(name, device=device)
+    system = Mars5TTS.from_pretrained(name, device=device, dtype=dtype, quantize=quantize)
     if not references and system.default_voice is None:
         raise ConfigError(f"{name} has no voice of its own: give --ref or --references librivox")
     cfg = system.default_config
@@ -274,7 +285,8 @@ def load_checkpoint(
         getattr(system.default_voice, "transcript", None)
     ]
     cfg = replace(cfg.for_reference(None not in known), **settings)
-    return Checkpoint(name, system, cfg, references, streamed)
+    asked = [str(kind).removeprefix("torch.") for kind in (dtype, quantize) if kind is not None]
+    return Checkpoint(" ".join([name, *asked]), system, cfg, references, streamed)
 
 
 def _holds_audio(folder: Path) -> bool:

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 
 from mars5.config import InferenceConfig
 from mars5.errors import ConfigError
-from mars5.eval.report import aligned, write_text
+from mars5.eval.report import aligned
 from mars5.eval.scorecard import Judges
 from mars5.eval.sources import Checkpoint
+from mars5.files import write_text
 
 Settings: TypeAlias = dict[str, Any]
 

@@ -25,7 +25,8 @@ from mars5.files import replacing
 from mars5.longform.narration import narrate
 from mars5.quantized import is_quantized
 from mars5.seeds import Seeds, fresh_seed
-from mars5.speech import worst_reason
+from mars5.speech import SpokenPiece, worst_reason
+from mars5.streaming.edges import silence
 from mars5.text import Piece
 from mars5.voice import Voice
 
@@ -49,6 +50,7 @@ class Chapter:
         finish_reason: "length" if any piece was cut off at its limit, else "stop".
         heard: what a recogniser understood of each piece, with its times in the file, if that was
             asked for; of the pieces that an earlier run had made, too.
+        spoken: what was spoken when, piece by piece.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Chapter:
     seed: int
     finish_reason: str
     heard: tuple[Hearing, ...] = ()
+    spoken: tuple[SpokenPiece, ...] = ()
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -177,8 +180,9 @@ def speak_chapter(
     samples = sum(made["samples"] for made in facts)
     reason = worst_reason(made["finish_reason"] for made in facts)
     return Chapter(
-        path, samples / SAMPLE_RATE, len(pieces), reused, journal.seed, reason, _heard(facts)
-    )
+        path, samples / SAMPLE_RATE, len(pieces), reused, journal.seed, reason,
+        _heard(facts), _spoken(pieces, facts),
+    )  # fmt: skip
 
 
 def _made(
@@ -215,6 +219,17 @@ def _heard(facts: list[dict[str, Any]]) -> tuple[Hearing, ...]:
         heard += [Hearing.of_facts(one).shifted(at / SAMPLE_RATE) for one in made["heard"]]
         at += made["samples"]
     return tuple(heard)
+
+
+def _spoken(pieces: list[Piece], facts: list[dict[str, Any]]) -> tuple[SpokenPiece, ...]:
+    """Where the pieces that have these facts lie in the audio of all."""
+    spoken, at = [], 0
+    for piece, made in zip(pieces, facts, strict=True):
+        start = at + len(silence(piece.pause_before))
+        at += made["samples"]
+        stop = at - len(silence(piece.pause_after))
+        spoken.append(SpokenPiece(piece.text, start, stop, made["finish_reason"]))
+    return tuple(spoken)
 
 
 def _facts(

@@ -37,9 +37,13 @@ class PreparedReference:
     provenance: dict[str, str]
 
     def lines(self) -> list[str]:
-        """What was done, and what is still wrong with `audio`, for people."""
-        problems = (f"{p.severity}: {p.code} {p.shown}: {p.words}" for p in self.used.problems)
-        return [*self.steps, *problems]
+        """What was done, and what is still wrong with `audio`, for people.
+
+        What spoils the clone is a warning, too: a reference is made of any recording.
+        """
+        problems = [f"warning: {p.code} {p.shown}: {p.words}" for p in self.used.problems]
+        poor = ["warning: the reference is poor, and so will its clones be"]
+        return [*self.steps, *(poor if self.used.verdict == "poor" else []), *problems]
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the audio, as JSON takes it."""
