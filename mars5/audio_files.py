@@ -232,8 +232,8 @@ def _check_container(data: bytes | FileBytes, name: str, max_seconds: float) -> 
         return _check_mp3_whole(data, name, max_seconds)
     elif _is_voice(data):
         raise AudioInputError(
-            f"{name} is a voice file, not audio: give it to --voice, or in Python as "
-            "Voice.load(path)"
+            f"{name} is a voice file, not audio: give it to --voice (to edit: let its name end in "
+            ".voice), or in Python as Voice.load(path)"
         )
     elif kind is None:
         raise AudioInputError(

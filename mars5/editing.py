@@ -7,7 +7,9 @@ Outside the gaps the codes are those of the recording.
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,17 +18,19 @@ from torch import Tensor
 from mars5.audio import AudioInput, load_reference, trim_interval
 from mars5.config import N_CODEBOOKS, SAMPLE_RATE, InferenceConfig
 from mars5.engine import Engine, Task
-from mars5.errors import ConfigError, GenerationError, VoiceError
+from mars5.errors import ConfigError, GenerationError, TextError, VoiceError
 from mars5.eval.alignment import align
 from mars5.eval.clips import to_judges
 from mars5.eval.ears import Recogniser
 from mars5.nar.decode import Known
 from mars5.prompt import speech_codes
 from mars5.seeds import Seeds
-from mars5.text import check_speakable
+from mars5.text import check_speakable, rewriter
 from mars5.transcripts import Change, Times, changes, check_end, check_times, gap, heard_times
 from mars5.verify import Hearing, Verify, recogniser, verified
 from mars5.voice import Voice
+
+log = logging.getLogger("mars5")
 
 ASR = "base"  # finds words better than "tiny.en"
 _MAX_PACE = 3.0  # new words may take so many times as long as at the pace of the recording,
@@ -38,7 +42,8 @@ class EditedSpan:
     """One change.
 
     Attributes:
-        old, new: the words before and after; "" for an insertion or a deletion.
+        old, new: the words before and after, as the transcripts have them; "" for an insertion or
+            a deletion. What is written out together ("$5 million") changes together.
         removed: (start, stop) frames of the recording's codes that went.
         frames: (start, stop) frames of the edited codes that came.
     """
@@ -82,11 +87,16 @@ def edit(
     check: Verify | None,
     seed: int | None,
     generator: torch.Generator | None,
+    lexicon: Mapping[str, str] | None,
+    normalise: bool,
 ) -> Edited:
     """What `Mars5TTS.edit` gives; `generator` is that of the seed, if there is one."""
+    rewrite = rewriter(lexicon, normalise)
     check_speakable(transcript, "transcript")
     check_speakable(new_transcript, "new_transcript")
-    changed = changes(transcript, new_transcript)
+    changed = changes(transcript, new_transcript, rewrite)
+    old, new = transcript.split(), new_transcript.split()
+    _check_spoken(changed, new, rewrite)
     if times is None:
         recogniser(ASR)  # what is missing is told before the work
     else:
@@ -97,13 +107,14 @@ def edit(
         )
     cfg = replace(cfg or engine.default_config, deep_clone=False, ref_audio_pad=0)
     voice, wave = _loaded(engine, recording, cfg)
-    task = engine.task(new_transcript, voice, None, cfg, generator)
+    text = rewrite(" ".join(new))
+    task = engine.task(text, voice, None, cfg, generator)
     ears = None
     if times is None:
         ears = recogniser(ASR)
         times = heard_times(ears, wave, transcript)
     check_end(times, len(voice.codes) / engine.codec.frame_rate)
-    job = _Job(engine, task, transcript.split(), new_transcript.split(), times, ears)
+    job = _Job(engine, task, old, new, rewrite, times, ears)
     if check is None:
         return job.run(changed)
 
@@ -111,7 +122,18 @@ def edit(
         source = torch.Generator().manual_seed(seed)
         return replace(job, task=replace(task, generator=source)).run(changed)
 
-    return verified(speak, new_transcript, check, Seeds(seed, generator).number(0))
+    return verified(speak, text, check, Seeds(seed, generator).number(0))
+
+
+def _check_spoken(changed: list[Change], new: list[str], rewrite: Callable[[str], str]) -> None:
+    """Refuse new words of which nothing is left when they are written out."""
+    for change in changed:
+        words = " ".join(new[change.j1 : change.j2])
+        if words and not rewrite(words).strip():
+            raise TextError(
+                f"nothing is said for the new words {words!r}, by the lexicon or as they are "
+                "written out: leave them out"
+            )
 
 
 def _loaded(
@@ -120,7 +142,16 @@ def _loaded(
     """The recording as codes, with speaker vectors, and as a wave (T,) at 24 kHz."""
     if not isinstance(recording, Voice):
         wave = load_reference(recording)
-        return engine.voices.make(wave, cfg=cfg), wave
+        seconds = len(wave) / SAMPLE_RATE
+        if seconds > cfg.max_prompt_dur:
+            log.warning(
+                "the recording lasts %.1f s; the model was made for 2 to %g s and may get worse: "
+                "cut it up",
+                seconds,
+                cfg.max_prompt_dur,
+            )
+        # Else another warning would advise to pick a part of it.
+        return engine.voices.make(wave, cfg=replace(cfg, max_prompt_dur=60)), wave
     if recording.is_blend:
         raise VoiceError("the voice is a blend, which has no recording that could be edited")
     voice = engine.voices.of(recording, None, cfg)
@@ -132,8 +163,9 @@ class _Job:
     """One edit.
 
     Attributes:
-        task: the whole new transcript as a shallow clone of the recording.
-        old, new: words of the transcripts.
+        task: the whole new transcript, written out, as a shallow clone of the recording.
+        old, new: words of the transcripts, as they were given.
+        rewrite: writes words out as they are said.
         times: of the old ones.
         ears: finds the end of new words, if there.
     """
@@ -142,6 +174,7 @@ class _Job:
     task: Task
     old: list[str]
     new: list[str]
+    rewrite: Callable[[str], str]
     times: Times
     ears: Recogniser | None
     finish_reason: str = field(default="stop", init=False)
@@ -174,18 +207,22 @@ class _Job:
         words; without, it is made to end there.
         """
         stop = change.j2 if self.ears is None else len(self.new)
-        text = " ".join(self.new[change.j1 : stop])
-        fresh = self._written(" ".join(self.new[: change.j1]), before, text)
+        new, after = self._said(change.j1, change.j2), self._said(change.j2, stop)
+        text = f"{new} {after}".rstrip()
+        fresh = self._written(self._said(0, change.j1), before, text)
         if len(fresh) and self.ears is not None:
             wave = to_judges(self._sound(before, fresh).numpy(), SAMPLE_RATE)
-            last = align(self.ears, wave, text)[change.j2 - change.j1 - 1]
+            last = align(self.ears, wave, text)[len(new.split()) - 1]
             fresh = fresh[: max(1, round(last.end * self.engine.codec.frame_rate))]
         if not len(fresh):
-            new = " ".join(self.new[change.j1 : change.j2])
             raise GenerationError(
                 f"the model gave no speech for the new words {new!r}: try another seed"
             )
         return self._without_silence(before, fresh)
+
+    def _said(self, start: int, stop: int) -> str:
+        """The words `start` to `stop` of the new transcript as they are said."""
+        return self.rewrite(" ".join(self.new[start:stop]))
 
     def _written(self, said: str, before: Tensor, text: str) -> Tensor:
         """Coarse codes (n,) of `text`, by the AR, after those `before`, which say `said`."""
@@ -206,7 +243,8 @@ class _Job:
 
     def _most_frames(self, text: str) -> int:
         """More than the words can take, at the pace of the recording: the end of a babble."""
-        seconds_per_letter = (self.times[-1][1] - self.times[0][0]) / len(" ".join(self.old))
+        letters = len(self.rewrite(" ".join(self.old)))
+        seconds_per_letter = (self.times[-1][1] - self.times[0][0]) / max(1, letters)
         seconds = _EXTRA_SECONDS + _MAX_PACE * seconds_per_letter * len(text)
         return math.ceil(seconds * self.engine.codec.frame_rate)
 

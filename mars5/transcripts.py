@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import pairwise
 from typing import TypeAlias
 
 from torch import Tensor
@@ -19,6 +20,7 @@ from mars5.eval.text import word_errors, words_of
 
 MAX_WORD_ERROR_RATE = 0.4  # of what is heard against the transcript: more means another recording
 _SLACK = 0.1  # seconds by which times may exceed the recording
+_CONTEXT = 12  # words on either side that may decide how one is written out
 _SYMBOLS = frozenset("&@%+=°€$£")  # are said, though they are no letters
 
 Times: TypeAlias = Sequence[tuple[float, float]]
@@ -35,16 +37,22 @@ class Change:
     j2: int
 
 
-def changes(transcript: str, new_transcript: str) -> list[Change]:
+def changes(
+    transcript: str, new_transcript: str, rewrite: Callable[[str], str] = str
+) -> list[Change]:
     """The words to change, in order; case and punctuation do not count.
+
+    Args:
+        rewrite: how text is written out. What it writes out together ("$5 million", "March 3")
+            changes together, so that it can be applied to the words of a change alone.
 
     Raises:
         TextError: no word differs, or none stays.
     """
-    old, new = _said(transcript), _said(new_transcript)
-    found = SequenceMatcher(None, [*old.values()], [*new.values()], autojunk=False)
+    old, new = (_said_units(text.split(), rewrite) for text in (transcript, new_transcript))
+    found = SequenceMatcher(None, [x.said for x in old], [x.said for x in new], autojunk=False)
     changed = [
-        Change(*_places([*old], i1, i2), *_places([*new], j1, j2))
+        Change(*_places(old, i1, i2), *_places(new, j1, j2))
         for tag, i1, i2, j1, j2 in found.get_opcodes()
         if tag != "equal"
     ]
@@ -61,17 +69,41 @@ def changes(transcript: str, new_transcript: str) -> list[Change]:
     return changed
 
 
-def _said(text: str) -> dict[int, str]:
-    """The words as they are compared, by their places; what is not said, as a dash, is no word."""
-    bare = {place: _bare(word) for place, word in enumerate(text.split())}
-    return {place: word for place, word in bare.items() if word}
+@dataclass(frozen=True)
+class _Unit:
+    """The words `start` to `stop`, and as what they are compared."""
+
+    start: int
+    stop: int
+    said: str
 
 
-def _places(said: list[int], first: int, stop: int) -> tuple[int, int]:
-    """Where the words `first` to `stop` of those that are said are among all words."""
+def _said_units(words: list[str], rewrite: Callable[[str], str]) -> list[_Unit]:
+    """The smallest groups of words that are written out alone as they are among others.
+
+    What is not said at their ends, as a dash between blanks, is left out.
+    """
+    bare = [_bare(word) for word in words]
+    edges = [at for at in range(1, len(words)) if _is_edge(words, at, rewrite)]
+    units = []
+    for start, stop in pairwise([0, *edges, len(words)]):
+        if said := [at for at in range(start, stop) if bare[at]]:
+            units.append(_Unit(said[0], said[-1] + 1, " ".join(bare[at] for at in said)))
+    return units
+
+
+def _is_edge(words: list[str], at: int, rewrite: Callable[[str], str]) -> bool:
+    """Whether what stands before and behind a place is written out the same without the other."""
+    before, behind = words[max(0, at - _CONTEXT) : at], words[at : at + _CONTEXT]
+    together, *apart = (rewrite(" ".join(part)) for part in (before + behind, before, behind))
+    return together.split() == " ".join(apart).split()
+
+
+def _places(said: list[_Unit], first: int, stop: int) -> tuple[int, int]:
+    """Where the units `first` to `stop` of those that are said are among all words."""
     if first < stop:
-        return said[first], said[stop - 1] + 1
-    place = said[first - 1] + 1 if first else 0
+        return said[first].start, said[stop - 1].stop
+    place = said[first - 1].stop if first else 0
     return place, place
 
 

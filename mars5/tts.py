@@ -443,6 +443,8 @@ class Mars5TTS:
         seed: int | None = None,
         generator: torch.Generator | None = None,
         verify: bool | Verify = False,
+        normalise: bool = True,
+        lexicon: Mapping[str, str] | None = None,
     ) -> Edited:
         """Replace words inside a recording; outside of them its codes stay as they are.
 
@@ -456,9 +458,12 @@ class Mars5TTS:
             times: seconds (start, end) of each word of `transcript`, as separated by blanks; None
                 has a recogniser find them, which needs `mars5[eval]`.
             seed, generator, verify: as in `generate`; the whole recording is heard.
+            normalise, lexicon: as in `generate`, for both transcripts. Words that are written out
+                together, such as "$5 million", are changed together.
 
         Raises:
-            TextError: no word differs, or none stays; `transcript` is not what is heard.
+            TextError: no word differs, or none stays; `transcript` is not what is heard; the
+                lexicon is not usable.
             ConfigError: `times` do not fit the words or the recording.
             MissingExtraError: no `times`, or `verify`, and the extra is not installed.
             AudioInputError, VoiceError, GenerationError, OutOfMemoryError: as in `generate`.
@@ -468,7 +473,7 @@ class Mars5TTS:
         check_settings(cfg)
         source = checked_source(seed, generator)
         given = recording, transcript, new_transcript, cfg, times, _verification(verify)
-        return edit(self.engine, *given, seed, source)
+        return edit(self.engine, *given, seed, source, lexicon, normalise)
 
     def voice(
         self,

@@ -118,7 +118,9 @@ def as_verify(verify: bool | Verify) -> Verify:
     return chosen
 
 
-def verified(speak: Callable[[int], Spoken], text: str, verify: Verify, seed: int) -> Spoken:
+def verified(
+    speak: Callable[[int], Spoken], text: str, verify: Verify, seed: int, speed: float = 1.0
+) -> Spoken:
     """Speak until it is understood; the best of the tries, with its `Hearing` in `heard`.
 
     The best has the fewest word errors, and among such the most plausible duration.
@@ -127,6 +129,7 @@ def verified(speak: Callable[[int], Spoken], text: str, verify: Verify, seed: in
         speak: gives the speech of `text` for a seed; called with `seed` first, then with others
             that follow from it.
         text: of one piece: a few seconds.
+        speed: of the speech (`InferenceConfig.speed`): what is faster is expected to be shorter.
 
     Raises:
         MissingExtraError: the extra is not installed.
@@ -145,7 +148,7 @@ def verified(speak: Callable[[int], Spoken], text: str, verify: Verify, seed: in
     for speech in tries(speak_next, verify.tries, text):
         heard = ears.transcribe([_wave(speech)])[0]
         rate = word_errors(said, words_of(heard)) / max(1, len(said))
-        score = rate, _implausibility(text, speech)
+        score = rate, _implausibility(speech, expected_seconds(text) / speed)
         if best is None or score < best[0]:
             best = score, speech, heard, drawn[-1]
         if rate <= verify.max_word_error_rate:
@@ -188,7 +191,7 @@ def _words(ears: Recogniser, speech: Speech | Edited, text: str) -> tuple[TimedW
     return tuple(align(ears, wave, text)) if len(wave) <= WINDOW_SECONDS * RATE else ()
 
 
-def _implausibility(text: str, speech: Speech | Edited) -> float:
-    """How far the duration is from a common pace, by its logarithm."""
+def _implausibility(speech: Speech | Edited, expected: float) -> float:
+    """How far the duration is from the seconds expected, by its logarithm."""
     seconds = len(speech.audio) / speech.sample_rate
-    return abs(math.log(max(seconds, 0.01) / expected_seconds(text)))
+    return abs(math.log(max(seconds, 0.01) / expected))

@@ -66,7 +66,8 @@ class VoiceMaker:
         seconds = len(wave) / SAMPLE_RATE
         if seconds > cfg.max_prompt_dur:
             log.warning(
-                "the reference lasts %.1f s; the model was made for 2 to %g s and may get worse",
+                "the reference lasts %.1f s; the model was made for 2 to %g s and may get worse: "
+                "`mars5 voice make FILE -o FILE.voice` picks the best part",
                 seconds,
                 cfg.max_prompt_dur,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -21,8 +22,10 @@ from mars5.config import PromptConvention
 from mars5.editing import Edited
 from mars5.engine import Engine, Task
 from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError, VoiceError
+from mars5.eval.alignment import TimedWord
 from mars5.eval.clips import read_wave
 from mars5.eval.text import word_errors, words_of
+from mars5.text import rewriter
 from mars5.transcripts import Change, changes, check_times, gap
 from mars5.verify import recogniser
 
@@ -118,6 +121,25 @@ def test_punctuation_between_blanks_counts_in_the_places(
 def test_a_symbol_that_is_said_is_a_word() -> None:
     assert changes("one & two", "one and two") == [Change(1, 2, 1, 2)]
     assert changes("one two", "one + two") == [Change(1, 1, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("he is 24 now", "he is 25 now", [Change(2, 3, 2, 3)]),
+        ("it cost $5 million in all", "it cost $6 million in all", [Change(2, 4, 2, 4)]),
+        ("on March 3, we left", "on March 5, we left", [Change(1, 3, 1, 3)]),
+        ("it weighs 1 kg now", "it weighs 2 kg now", [Change(2, 4, 2, 4)]),
+        ("it weighs 1 kg now", "it weighs 1 kg again", [Change(4, 5, 4, 5)]),
+        ("go to new york now", "go to new york city now", [Change(2, 4, 2, 5)]),
+        ("one - two - three", "one, six three", [Change(2, 3, 1, 2)]),
+    ],
+)
+def test_what_is_written_out_together_changes_together(
+    old: str, new: str, found: list[Change]
+) -> None:
+    lexicon = {"new york": "the big apple", "new york city": "the city"}
+    assert changes(old, new, rewriter(lexicon)) == found
 
 
 @pytest.mark.parametrize(
@@ -225,6 +247,70 @@ def test_new_words_go_on_from_the_codes_before_them(
         assert tiny.engine.continued_frames(task) == span.frames[0]
 
 
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({}, [("one", "twenty-four"), ("one twenty-four three", "nginx")]),
+        (
+            {"lexicon": {"nginx": "engine 10", "one": "won"}},
+            [("won", "twenty-four"), ("won twenty-four three", "engine ten")],
+        ),
+        (
+            {"lexicon": {"nginx": "engine 10"}, "normalise": False},
+            [("one", "24"), ("one 24 three", "engine 10")],
+        ),
+    ],
+)
+def test_new_words_are_written_out(
+    tiny: Mars5TTS,
+    voice: Voice,
+    keywords: dict[str, Any],
+    said: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For the AR and for the NAR; the spans have what was given."""
+    spoken: list[Task] = []
+    filled: list[str] = []
+    continuation, estimator = Engine.continuation, Engine.estimator
+
+    def continued(self: Engine, *given: Any) -> Task:
+        spoken.append(continuation(self, *given))
+        return spoken[-1]
+
+    def estimated(self: Engine, task: Task) -> Any:
+        filled.append(task.text)
+        return estimator(self, task)
+
+    monkeypatch.setattr(Engine, "continuation", continued)
+    monkeypatch.setattr(Engine, "estimator", estimated)
+    edit = edited(tiny, voice, "one 24 three nginx five", **keywords)
+    assert [(task.delivery.transcript, task.text) for task in spoken] == said
+    assert filled == [" ".join([*said[-1], "five"])]
+    assert [(span.old, span.new) for span in edit.spans] == [("two", "24"), ("four", "nginx")]
+
+
+def test_with_ears_the_new_words_end_where_what_they_expand_to_ends(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence is spoken on, written out; the cut is behind the last word of the number."""
+    aligned: list[str] = []
+
+    def align(ears: Any, wave: Any, text: str) -> list[TimedWord]:
+        aligned.append(text)
+        ends = [1.0 if word in ("three", "four", "five") else 0.1 for word in text.split()]
+        ends[text.split().index("million")] = 3 / RATE
+        return [TimedWord("", 0.0, end, 1.0) for end in ends]
+
+    monkeypatch.setattr("mars5.editing.recogniser", lambda name: object())
+    monkeypatch.setattr("mars5.editing.heard_times", lambda *given: TIMES)
+    monkeypatch.setattr("mars5.editing.align", align)
+    edit = tiny.edit(voice, SAID, "one 2 million three four five", CFG, seed=1)
+    assert aligned == ["two million three four five"]
+    (span,) = edit.spans
+    assert span.new == "2 million"
+    assert span.frames[1] - span.frames[0] == 3
+
+
 def test_the_nar_sees_both_sides_and_no_less(
     tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +394,22 @@ def test_verified_edits_keep_the_best_try(
 def test_transcripts_without_an_edit(tiny: Mars5TTS, voice: Voice, new: str, message: str) -> None:
     with pytest.raises(TextError, match=message):
         edited(tiny, voice, new)
+
+
+def test_new_words_of_which_the_lexicon_leaves_nothing(tiny: Mars5TTS, voice: Voice) -> None:
+    with pytest.raises(TextError, match="nothing is said for the new words 'um'"):
+        edited(tiny, voice, "one um two three four five", lexicon={"um": ""})
+
+
+def test_a_long_recording_is_to_be_cut_up(
+    tiny: Mars5TTS, speechlike: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reference would be picked from; that is no advice here."""
+    short = replace(CFG, max_prompt_dur=1)
+    tiny.edit(speechlike, SAID, "one three four five", short, times=TIMES)
+    (record,) = caplog.records
+    assert "lasts 1.5 s" in record.message
+    assert record.message.endswith("cut it up")
 
 
 def test_more_words_than_the_model_has_room_for(tiny: Mars5TTS, voice: Voice) -> None:
@@ -406,3 +508,54 @@ def test_the_command_refuses_before_a_model_is_loaded(
         found = int(str(end.code))
     assert found == code
     assert message in capsys.readouterr().err
+
+
+def test_the_command_takes_a_voice_file_and_times(
+    tiny: Mars5TTS,
+    tiny_folder: Path,
+    voice: Voice,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    voice.save(tmp_path / "me.voice")
+    (tmp_path / "times.json").write_text(json.dumps(TIMES))
+    (tmp_path / "words.txt").write_text("nginx = engine x")
+    line = f"edit {tmp_path}/me.voice --model {tiny_folder} --times {tmp_path}/times.json --seed 1"
+    line += f" --lexicon {tmp_path}/words.txt --no-normalise --set trim_db=200 --device cpu"
+    line += " --set generate_max_len_override=500"
+    words = ["--transcript", SAID, "--new", "one nginx three 4 five"]
+    assert main([*line.split(), *words, "-o", str(tmp_path / "out.wav")]) == 0
+    told = capsys.readouterr().err
+    assert "'two' -> 'nginx'" in told
+    assert "'four' -> '4'" in told
+    cfg = replace(tiny.default_config, trim_db=200, generate_max_len_override=500)
+    keywords: dict[str, Any] = {"lexicon": {"nginx": "engine x"}, "normalise": False, "seed": 1}
+    same = tiny.edit(voice, SAID, words[-1], cfg, times=TIMES, **keywords)
+    written, _ = sf.read(tmp_path / "out.wav", dtype="float32")
+    np.testing.assert_allclose(written, same.audio.clamp(-1, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read the times in"),
+        ("[[0, 1]", "as a JSON list"),
+        ("[" * 100_000, "as a JSON list"),
+        ("3", "times must be a list of pairs"),
+        ("[[0, 1]]", "has 1 entries, but transcript has 5 words"),
+        ('[[0, 1], [1, 2], [2, 3], [3, "x"], [4, 5]]', "of the word 'four'"),
+        ("[[0, 1], [1, 2], [2, 3], [3, 4], [4, 1" + "0" * 400 + "]]", "of the word 'five'"),
+    ],
+)
+def test_files_that_hold_no_times(
+    tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are refused before a model is loaded, and named."""
+    path = tmp_path / "times.json"
+    if content is not None:
+        path.write_text(content)
+    line = ["edit", str(READER), "--model", "no/such/model", "--times", str(path)]
+    assert main([*line, "--transcript", SAID, "--new", "one six three four five"]) == 1
+    told = capsys.readouterr().err
+    assert str(path) in told
+    assert message in told

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
 
+from mars5 import InferenceConfig, Mars5TTS
 from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError
 from mars5.eval import clips, ears, references, text
 from mars5.eval.clips import read_folder, read_manifest, read_wave
@@ -19,9 +22,9 @@ from mars5.eval.failures import expected_seconds, failure_of, missing_at_end, re
 from mars5.eval.lists import LISTS, read_list
 from mars5.eval.references import Reference
 from mars5.eval.report import Report
-from mars5.eval.scorecard import Card, Row, score
+from mars5.eval.scorecard import Card, Judges, Row, score
 from mars5.eval.similarity import baselines, similarity
-from mars5.eval.sources import Recordings, Utterance, open_source
+from mars5.eval.sources import Checkpoint, Recordings, Utterance, open_source
 from mars5.eval.text import word_errors, words_of
 
 needs_extra = pytest.mark.skipif(
@@ -364,6 +367,42 @@ def test_score_of_an_utterance() -> None:
     assert score(Utterance("Hello.", wave[:0]), {"base": ""}, 1.0).failure == "empty"
     with pytest.raises(TextError, match=r"'\.\.\.' has no words"):
         score(Utterance("...", wave), {"base": ""}, 1.0)
+
+
+@needs_extra
+def test_faster_speech_is_expected_to_be_shorter() -> None:
+    class Twice:
+        """One text spoken at twice the speed."""
+
+        name = "twice"
+
+        def count(self, texts: Sequence[str], seeds: Sequence[int]) -> int:
+            return len(texts)
+
+        def speak(self, texts: Sequence[str], seeds: Sequence[int]) -> Iterator[Utterance]:
+            yield Utterance(texts[0], np.zeros(32_000, np.float32), seeds[0], speed=2.0)
+
+        def references(self) -> dict[str, Any]:
+            return {}
+
+    class Ears:
+        name = "base"
+
+        def transcribe(self, waves: list[Any]) -> list[str]:
+            return ["hello"]
+
+    (row,) = Judges([Ears()]).judge(Twice(), ["Hello."], [1], {"Hello.": 1.5}).rows
+    assert (row.expected, row.failure) == (0.75, "looping")  # at speed 1 it would be none
+
+
+def test_a_checkpoint_tells_its_speed(tiny: Mars5TTS) -> None:
+    cfg = InferenceConfig(
+        timesteps=2, generate_max_len_override=40, speed=0.5, deep_clone=False, freq_penalty=0
+    )
+    reader = references.Reference(READER, "reader")
+    source = Checkpoint("tiny", tiny, cfg, [reader])
+    (utterance,) = source.speak(["Hello."], [1])
+    assert utterance.speed == 0.5
 
 
 def test_report_is_table_json_and_picture(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def test_a_long_reference_draws_a_warning(
     assert not caplog.records
     tiny.voice(speechlike, cfg=InferenceConfig(max_prompt_dur=1))
     assert "lasts 1.5 s" in caplog.text
+    assert "`mars5 voice make FILE -o FILE.voice` picks the best part" in caplog.text
 
 
 def test_padding_of_the_reference(tiny: Mars5TTS, speechlike: np.ndarray) -> None:

@@ -135,6 +135,32 @@ def test_of_equals_the_more_plausible_duration_is_kept(hears: Callable[..., Ears
     assert len(speech.audio) == 28_800
 
 
+def test_of_faster_speech_a_shorter_duration_is_plausible(hears: Callable[..., Ears]) -> None:
+    hears("one two", "one two")
+    made = iter([speech_of(1.1), speech_of(0.6)])  # 1.2 s at speed 1
+    speech = verified(lambda seed: next(made), TEXT, Verify(tries=2), 1, speed=2.0)
+    assert len(speech.audio) == 14_400
+
+
+def test_the_speed_of_the_settings_counts(
+    tiny: Mars5TTS,
+    speechlike: np.ndarray,
+    hears: Callable[..., Ears],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hears("one two", "one two")
+    expected: list[float] = []
+    judged = module._implausibility
+    monkeypatch.setattr(
+        module,
+        "_implausibility",
+        lambda speech, seconds: (expected.append(seconds), judged(speech, seconds))[1],
+    )
+    for speed in (1.0, 2.0):
+        tiny.generate(TEXT, speechlike, cfg=SHORT, speed=speed, seed=1, verify=Verify(tries=1))
+    assert expected == pytest.approx([len(TEXT) / 15.5, len(TEXT) / 31])
+
+
 def test_a_try_without_speech_counts_and_is_passed_over(hears: Callable[..., Ears]) -> None:
     hears("one two three four")
 

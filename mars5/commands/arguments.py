@@ -125,9 +125,17 @@ def _add_styles(commands: Any) -> None:
 
 def _add_edit(commands: Any) -> None:
     edit = new_command(commands, "edit", "replace words inside a recording")
-    edit.add_argument("recording", metavar="AUDIO", help="the recording, up to 29 seconds")
+    edit.add_argument(
+        "recording", metavar="AUDIO", help="the recording, up to 29 seconds; or a voice file"
+    )
     edit.add_argument("--transcript", required=True, metavar="TEXT", help="what it says")
     edit.add_argument("--new", required=True, metavar="TEXT", help="what it shall say")
+    edit.add_argument(
+        "--times",
+        metavar="FILE",
+        help="when each word of --transcript is said: a JSON list of [start, end] in seconds; "
+        "default: hear it (needs mars5[eval])",
+    )
     edit.add_argument(
         "-o",
         "--output",
@@ -138,6 +146,8 @@ def _add_edit(commands: Any) -> None:
     add_model_options(edit)
     edit.add_argument("--seed", type=seed, help="repeat a result; default: a new one, reported")
     add_verify(edit)
+    add_no_normalise(edit)
+    add_lexicon(edit)
     add_settings(edit, edits=True)  # an edit goes on from the recording
     edit.set_defaults(command="edit", refuse=edit.error)
 

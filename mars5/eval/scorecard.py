@@ -28,7 +28,8 @@ class Row:
     Attributes:
         words: how many are said, normalised.
         heard, errors: what each recogniser heard, and its errors in words.
-        seconds, expected: of speech, and what the teacher (or a common pace) takes for the text.
+        seconds, expected: of speech, and what the teacher (or a common pace) takes for the text,
+            over the `speed` of the settings.
         failure: "empty", "looping", "cut" or None; by the first recogniser.
         similarity: cosine to the reference, 0 to 1; None without one.
         dnsmos: 1 to 5; None if there is no sound, or it was not asked for.
@@ -242,7 +243,7 @@ class Judges:
             found = {ear: texts[i] for ear, texts in heard.items()}
             length = (expected or {}).get(utterance.text, expected_seconds(utterance.text))
             alike = self._similarity(utterance, wanted)
-            rows.append(score(utterance, found, length, alike, quality.get(i)))
+            rows.append(score(utterance, found, length / utterance.speed, alike, quality.get(i)))
         return Card(source.name, rows)
 
     def _quality(self, utterances: Sequence[Utterance]) -> dict[int, float | None]:

@@ -50,6 +50,7 @@ class Utterance:
         took: seconds of computing; None for recordings.
         first_sound: seconds until the first samples were there; None for recordings.
         at_limit: stopped by the length limit.
+        speed: by which the wave was made faster (`InferenceConfig.speed`).
     """
 
     text: str
@@ -59,6 +60,7 @@ class Utterance:
     took: float | None = None
     first_sound: float | None = None
     at_limit: bool = False
+    speed: float = 1.0
 
 
 class Source(Protocol):
@@ -130,7 +132,7 @@ class Checkpoint:
         took = time.perf_counter() - started
         key = str(self._references[turn].path) if self._references else self._own_voice
         wave = to_judges(wave, self._system.sr)
-        return Utterance(text, wave, seed, key, took, first or took, at_limit)
+        return Utterance(text, wave, seed, key, took, first or took, at_limit, self.cfg.speed)
 
     def _speech(self, text: str, seed: int, voice: Voice | None) -> Speech:
         if not self.streamed:

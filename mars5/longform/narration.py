@@ -91,7 +91,7 @@ def narrate(
         for index, piece in enumerate(pieces, first):
             speak = partial(engine.utterance, piece.text, voice, cfg)
             try:
-                speech = _spoken(speak, index, piece, seeds, check, ATTEMPTS)
+                speech = _spoken(speak, index, piece, seeds, check, cfg.speed, ATTEMPTS)
             except GenerationError as error:
                 raise GenerationError(f"piece {index} {piece.text[:40]!r}: {error}") from error
             yield piece, speech
@@ -128,7 +128,7 @@ def speeches(
     alone = len(pieces) == 1
     for index, piece in enumerate(shown(pieces, progress and not alone, "pieces", len(pieces))):
         speak = partial(engine.utterance, piece.text, voice, cfg, progress=progress and alone)
-        yield _spoken(speak, index, piece, seeds, check, attempts=1)
+        yield _spoken(speak, index, piece, seeds, check, cfg.speed, attempts=1)
 
 
 @memory_errors()
@@ -138,6 +138,7 @@ def _spoken(
     piece: Piece,
     seeds: Seeds,
     check: Verify | None,
+    speed: float,
     attempts: int,
 ) -> Speech:
     """The speech of one piece: the first there is in so many attempts, or what `check` takes."""
@@ -148,7 +149,7 @@ def _spoken(
     def seeded(seed: int) -> Speech:
         return speak(torch.Generator().manual_seed(seed))
 
-    return verified(seeded, piece.text, check, seeds.number(index))
+    return verified(seeded, piece.text, check, seeds.number(index), speed)
 
 
 def join(spoken: Sequence[tuple[Piece, Speech]]) -> Speech:
