@@ -255,7 +255,7 @@ def test_a_line_that_fails_is_reported_and_tried_again(
 ) -> None:
     (tmp_path / "lines.txt").write_text("he\n" + "x" * 300 + "\n", encoding="utf-8")
     for _ in range(2):
-        assert main(lines) == 1
+        assert main(lines) == 3
         shown = capsys.readouterr().err
         assert "line 2: error: text and reference take" in shown
     assert "error" in entries(tmp_path / "out" / "manifest.jsonl")[2]

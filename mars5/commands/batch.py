@@ -11,7 +11,7 @@ from typing import Any
 
 from mars5.audio import write_audio
 from mars5.commands.lines import shows_progress, tell
-from mars5.commands.options import FAILED
+from mars5.commands.options import SOME_FAILED
 from mars5.commands.speaker import Speaker, Wishes, make_speaker, read_wishes
 from mars5.commands.styles import profile_of
 from mars5.device import resolve_device
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.output}: {len(todo) - failed} spoken, {len(lines) - len(todo)} were there, "
             f"{failed} failed"
         )
-    return FAILED if failed else 0
+    return SOME_FAILED if failed else 0
 
 
 def _how(args: argparse.Namespace, wishes: Wishes, longest: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mars5.config import InferenceConfig
 from mars5.hub import NANO
 from mars5.profiles import NAMES as PROFILE_NAMES
 
-FAILED, INTERRUPTED, BROKEN_PIPE = 1, 130, 141  # argparse itself exits with 2
+FAILED, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 1, 3, 130, 141  # argparse itself exits with 2
 STANDARD = "-"  # standard input or output
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 DTYPES = ("float32", "bfloat16", "float16")  # those of mars5.device, which would import torch
@@ -27,6 +27,7 @@ exit codes:
   0    done
   {FAILED}    failed; one line on standard error says why and what to do
   2    the command line was not understood
+  {SOME_FAILED}    a batch is done, but for lines that failed
   {INTERRUPTED}  interrupted from the keyboard
   {BROKEN_PIPE}  the reader of standard output went away
 """
