@@ -21,7 +21,7 @@ from mars5.eval.text import word_errors, words_of
 MAX_WORD_ERROR_RATE = 0.4  # of what is heard against the transcript: more means another recording
 _SLACK = 0.1  # seconds by which times may exceed the recording
 _CONTEXT = 12  # words on either side that may decide how one is written out
-_SYMBOLS = frozenset("&@%+=°€$£")  # are said, though they are no letters
+_SAID = frozenset("'&@%+=°€$£")  # are no letters or digits, but count as such
 
 Times: TypeAlias = Sequence[tuple[float, float]]
 """Seconds (start, end) of each word of a transcript, as separated by blanks."""
@@ -109,9 +109,9 @@ def _places(said: list[_Unit], first: int, stop: int) -> tuple[int, int]:
 
 def _bare(word: str) -> str:
     plain = word.casefold().replace("\u2019", "'")
-    kept = "".join(letter for letter in plain if letter.isalnum() or letter == "'")
+    kept = "".join(letter for letter in plain if letter.isalnum() or letter in _SAID)
     # An apostrophe at the edge cannot be told from a quotation mark.
-    return kept.strip("'") or (word if _SYMBOLS & set(word) else "")
+    return kept.strip("'")
 
 
 def gap(change: Change, times: Times) -> tuple[float, float]:

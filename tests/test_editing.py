@@ -121,6 +121,7 @@ def test_punctuation_between_blanks_counts_in_the_places(
 def test_a_symbol_that_is_said_is_a_word() -> None:
     assert changes("one & two", "one and two") == [Change(1, 2, 1, 2)]
     assert changes("one two", "one + two") == [Change(1, 1, 1, 2)]
+    assert changes("it cost $5 then", "it cost \u20ac5 then") == [Change(2, 3, 2, 3)]
 
 
 @pytest.mark.parametrize(
