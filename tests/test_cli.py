@@ -126,7 +126,7 @@ def test_help_documents_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["say", "--help"])
     text = capsys.readouterr().out
-    assert [int(n) for n in re.findall(r"^  (\d+) ", text, re.M)] == [0, 1, 2, 130, 141]
+    assert [int(n) for n in re.findall(r"^  (\d+) ", text, re.M)] == [0, 1, 2, 3, 130, 141]
 
 
 @pytest.mark.parametrize(
