@@ -7,7 +7,6 @@ Outside the gaps the codes are those of the recording.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,8 +28,7 @@ from mars5.text import check_speakable, rewriter
 from mars5.transcripts import Change, Times, changes, check_end, check_times, gap, heard_times
 from mars5.verify import Hearing, Verify, recogniser, verified
 from mars5.voice import Voice
-
-log = logging.getLogger("mars5")
+from mars5.voice_maker import warn_of_length
 
 ASR = "base"  # finds words better than "tiny.en"
 _MAX_PACE = 3.0  # new words may take so many times as long as at the pace of the recording,
@@ -142,16 +140,8 @@ def _loaded(
     """The recording as codes, with speaker vectors, and as a wave (T,) at 24 kHz."""
     if not isinstance(recording, Voice):
         wave = load_reference(recording)
-        seconds = len(wave) / SAMPLE_RATE
-        if seconds > cfg.max_prompt_dur:
-            log.warning(
-                "the recording lasts %.1f s; the model was made for 2 to %g s and may get worse: "
-                "cut it up",
-                seconds,
-                cfg.max_prompt_dur,
-            )
-        # Else another warning would advise to pick a part of it.
-        return engine.voices.make(wave, cfg=replace(cfg, max_prompt_dur=60)), wave
+        warn_of_length("recording", wave, cfg, "cut it up")
+        return engine.voices.of_wave(wave, cfg), wave
     if recording.is_blend:
         raise VoiceError("the voice is a blend, which has no recording that could be edited")
     voice = engine.voices.of(recording, None, cfg)

@@ -63,14 +63,19 @@ class VoiceMaker:
         if transcript is not None:
             check_speakable(transcript, "ref_transcript")
         wave = load_reference(ref_audio)
-        seconds = len(wave) / SAMPLE_RATE
-        if seconds > cfg.max_prompt_dur:
-            log.warning(
-                "the reference lasts %.1f s; the model was made for 2 to %g s and may get worse: "
-                "`mars5 voice make FILE -o FILE.voice` picks the best part",
-                seconds,
-                cfg.max_prompt_dur,
-            )
+        remedy = "`mars5 voice make FILE -o FILE.voice` picks the best part"
+        warn_of_length("reference", wave, cfg, remedy)
+        return self.of_wave(wave, cfg, transcript, provenance)
+
+    @memory_errors()
+    def of_wave(
+        self,
+        wave: Tensor,
+        cfg: InferenceConfig,
+        transcript: str | None = None,
+        provenance: dict[str, str] | None = None,
+    ) -> Voice:
+        """The voice of a wave (T,) that `load_reference` gave, however long it is."""
         padded = F.pad(wave, (round(cfg.ref_audio_pad * SAMPLE_RATE), 0))
         codes = self._codec.encode(padded[None].to(self._device))[0].cpu()
         return self.of_codes(codes, transcript, _checked_facts(provenance or {}))
@@ -155,3 +160,16 @@ def _checked_facts(provenance: dict[str, str]) -> dict[str, str]:
     if not all(isinstance(x, str) for item in provenance.items() for x in item):
         raise ConfigError(f"provenance must map strings to strings, got {provenance!r:.200}")
     return dict(provenance)
+
+
+def warn_of_length(what: str, wave: Tensor, cfg: InferenceConfig, remedy: str) -> None:
+    """Warn of a wave (T,) that is longer than the model was made for."""
+    seconds = len(wave) / SAMPLE_RATE
+    if seconds > cfg.max_prompt_dur:
+        log.warning(
+            "the %s lasts %.1f s; the model was made for 2 to %g s and may get worse: %s",
+            what,
+            seconds,
+            cfg.max_prompt_dur,
+            remedy,
+        )

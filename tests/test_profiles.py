@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mars5 import InferenceConfig, Mars5TTS, Voice
-from mars5.commands.speed import Speed, measure, recommend
+from mars5.commands.minibench import Speed, measure, recommend
 from mars5.config import STEP_PROFILES
 from mars5.engine import Engine
 from mars5.errors import ConfigError

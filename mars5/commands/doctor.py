@@ -173,7 +173,7 @@ def _loaded(files: hub.ModelFiles, device: str | None) -> Iterator[Fact]:
 
 def _speed(system: Mars5TTS) -> Iterator[Fact]:
     """A mini benchmark of a few seconds, and the profile that fits."""
-    from mars5.commands.speed import measure, recommend
+    from mars5.commands.minibench import measure, recommend
     from mars5.profiles import PROFILES
 
     speed = measure(system.engine)

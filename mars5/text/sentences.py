@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
 from mars5.text.abbreviations import kind_of, starts_sentence
 from mars5.text.controls import end_of_escaped, may_become_pause, read_pause, unescape
@@ -203,8 +204,7 @@ class SentenceStream:
 
     def _judge_mark(self, at: int, final: bool) -> tuple[int, bool]:
         text = self._text
-        found = _END.match(text, at)
-        assert found is not None  # at a candidate that is a mark
+        found = cast("re.Match[str]", _END.match(text, at))  # at a candidate that is a mark
         end, marks, closing = found.end(), found["marks"], found["closing"]
         if end == len(text):
             if not final:
@@ -214,8 +214,7 @@ class SentenceStream:
             return end, marks[-1] in _ENDS_WITHOUT_BLANK
         if text.startswith("\n\n", end):
             return end, True
-        following = _NEXT_WORD.match(text, end)
-        assert following is not None  # a blank is there
+        following = cast("re.Match[str]", _NEXT_WORD.match(text, end))  # a blank is there
         # Blanks held back show that the word is over.
         over = final or following["rest"] or (following["word"] and self._blank)
         return end, self._ends(at, marks, closing, following, bool(over))
