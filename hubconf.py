@@ -11,7 +11,6 @@ from mars5 import InferenceConfig, Mars5TTS
 
 dependencies = [
     "torch",
-    "torchaudio",
     "numpy",
     "safetensors",
     "soundfile",
@@ -20,8 +19,6 @@ dependencies = [
     "num2words",
     "huggingface_hub",
     "tqdm",
-    "encodec",
-    "vocos",
 ]
 
 

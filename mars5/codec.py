@@ -1,7 +1,7 @@
-"""Waveform to codes: EnCodec for the published weights, a small mel codec for the embedded ones.
+"""Waveform to codes: what a codec is, and the small mel codec of the embedded checkpoint.
 
-Both take (B, T) float32 waves at 24 kHz and return (B, frames, 8) int64 codes. This module is the
-only user of the `encodec` package: its module classes with our own loading.
+`mars5.encodec` has the one of the published weights. Both take (B, T) float32 waves at 24 kHz and
+return (B, frames, 8) int64 codes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,7 @@ from torch.nn import functional as F
 
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, SAMPLE_RATE
 from mars5.errors import CheckpointError
-from mars5.fourier import Magnitudes
-
-ENCODEC_HOP = 320
-ENCODEC_BANDWIDTH = 6.0  # kbps: 8 codebooks
-# Frames that EnCodec's convolutions at the audio's rate read at once, and of what came before: they
-# see 478 samples back and none ahead.
-ENCODEC_CHUNK = 10 * 75
-ENCODEC_CONTEXT = 2
+from mars5.fourier import Magnitudes, mel_filters
 
 
 class Codec(Protocol):
@@ -39,42 +32,6 @@ class Codec(Protocol):
     def encode(self, wave: Tensor) -> Tensor:
         """(B, T) float32 at 24 kHz -> (B, frames, Q) int64 codes in 0..1023."""
         ...
-
-
-class EncodecCodec(nn.Module):
-    """EnCodec 24 kHz at 6 kbps, built from the package's own classes."""
-
-    name = "encodec"
-    frame_rate = SAMPLE_RATE / ENCODEC_HOP
-
-    def __init__(self) -> None:
-        super().__init__()
-        from encodec.model import EncodecModel
-
-        self.model = EncodecModel.encodec_model_24khz(pretrained=False)
-        self.model.set_target_bandwidth(ENCODEC_BANDWIDTH)
-
-    @torch.no_grad()
-    def encode(self, wave: Tensor) -> Tensor:
-        layers = self.model.encoder.model
-        from encodec.modules.lstm import SLSTM
-
-        recurrent = next(i for i, layer in enumerate(layers) if isinstance(layer, SLSTM))
-        # What takes memory is the convolutions in front of the recurrent layer.
-        features = layers[recurrent:](_in_chunks(layers[:recurrent], wave[:, None]))
-        codes = self.model.quantizer.encode(features, self.model.frame_rate, ENCODEC_BANDWIDTH)
-        return codes.permute(1, 2, 0)
-
-
-def _in_chunks(convolutions: nn.Module, wave: Tensor) -> Tensor:
-    """(B, 1, T) -> (B, C, ceil(T / hop)) by causal convolutions, with bounded memory."""
-    parts = []
-    frames = -(-wave.shape[2] // ENCODEC_HOP)
-    for start in range(0, frames, ENCODEC_CHUNK):
-        before = min(start, ENCODEC_CONTEXT)
-        samples = slice((start - before) * ENCODEC_HOP, (start + ENCODEC_CHUNK) * ENCODEC_HOP)
-        parts.append(convolutions(wave[..., samples])[..., before:])
-    return torch.cat(parts, -1)
 
 
 @dataclass(frozen=True)
@@ -121,17 +78,13 @@ class MelCodec(nn.Module):
 
     def __init__(self, dims: MelCodecDims) -> None:
         super().__init__()
-        from torchaudio.functional import melscale_fbanks
-
         self.dims = dims
         self.frame_rate = SAMPLE_RATE / (dims.hop * dims.stack)
         width = dims.n_mels * dims.stack
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("projection", torch.zeros(width, dims.rank))
         self.register_buffer("codebooks", torch.zeros(N_CODEBOOKS, CODEBOOK_SIZE, dims.rank))
-        filters = melscale_fbanks(
-            dims.n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, dims.n_mels, SAMPLE_RATE, "slaney", "slaney"
-        )
+        filters = mel_filters(dims.n_fft // 2 + 1, dims.n_mels, SAMPLE_RATE)
         self.register_buffer("filters", filters, persistent=False)
         self.magnitudes = Magnitudes(dims.n_fft, dims.hop)
         self.mean: Tensor
@@ -165,17 +118,8 @@ class MelCodec(nn.Module):
         return (mel.unflatten(1, (-1, stack)).flatten(2) - self.mean) @ self.projection
 
     def quantise(self, features: Tensor, coarse: Tensor | None = None) -> Tensor:
-        """(B, frames, rank) -> (B, frames, Q) codes, each book on what the ones before left.
-
-        Args:
-            coarse: (B, frames) codes of the first book, if they are to be others than the nearest.
-        """
-        rest, codes = features, []
-        for q, book in enumerate(self.codebooks):
-            chosen = coarse if q == 0 and coarse is not None else _nearest(rest, book)
-            codes.append(chosen)
-            rest = rest - book[chosen]
-        return torch.stack(codes, -1)
+        """(B, frames, rank) -> (B, frames, Q) codes; `coarse` as in `residual_codes`."""
+        return residual_codes(features, self.codebooks, coarse)
 
     @torch.no_grad()
     def encode(self, wave: Tensor) -> Tensor:
@@ -196,20 +140,29 @@ class MelCodec(nn.Module):
         return wave * (self.dims.level / rms.clamp(min=1e-5))[:, None]
 
 
+def residual_codes(features: Tensor, books: Tensor, coarse: Tensor | None = None) -> Tensor:
+    """Residual vector quantisation: each book on what the ones before left.
+
+    Args:
+        features: (B, frames, D).
+        books: (Q, K, D) vectors.
+        coarse: (B, frames) codes of the first book, if they are to be others than the nearest.
+
+    Returns:
+        (B, frames, Q) int64.
+    """
+    rest, codes = features, []
+    for q, book in enumerate(books):
+        chosen = coarse if q == 0 and coarse is not None else _nearest(rest, book)
+        codes.append(chosen)
+        rest = rest - book[chosen]
+    return torch.stack(codes, -1)
+
+
 def _nearest(points: Tensor, book: Tensor) -> Tensor:
     """(..., D) -> (...) index of the closest of `book`'s rows (K, D)."""
     # |x - c|^2 without |x|^2, which is the same for all entries.
     return (book.pow(2).sum(-1) - 2 * points @ book.T).argmin(-1)
-
-
-def build_encodec(weights: dict[str, Tensor]) -> EncodecCodec:
-    """EnCodec with the published weights; raises `CheckpointError` if they are others."""
-    codec = EncodecCodec()
-    try:
-        codec.model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"these are not the weights of EnCodec 24 kHz: {error}") from error
-    return codec.eval()
 
 
 def build_mel_codec(config: dict[str, Any], weights: dict[str, Tensor]) -> MelCodec:

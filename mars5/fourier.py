@@ -21,6 +21,24 @@ def _bases(n_fft: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     return cos[place], sin[place[:, 1:-1]]
 
 
+def mel_filters(n_freqs: int, n_mels: int, rate: int) -> Tensor:
+    """(n_freqs, n_mels) triangles of equal area, evenly on Slaney's mel scale up to half the rate.
+
+    Malcolm Slaney, Auditory Toolbox (1998): linear up to 1000 Hz, logarithmic above; what librosa
+    computes by default.
+    """
+    linear, log_from, log_step = 200 / 3, 1000.0, math.log(6.4) / 27
+    bend = log_from / linear
+    highest = bend + math.log(rate / 2 / log_from) / log_step
+    mel = torch.linspace(0, highest, n_mels + 2)
+    corner = torch.where(mel < bend, mel * linear, log_from * (log_step * (mel - bend)).exp())
+    width = corner.diff()
+    above = corner - torch.linspace(0, rate // 2, n_freqs)[:, None]
+    rising, falling = -above[:, :-2] / width[:-1], above[:, 2:] / width[1:]
+    triangles = torch.minimum(rising, falling).clamp(min=0)
+    return triangles * (2 / (corner[2:] - corner[:-2]))
+
+
 class Magnitudes(nn.Module):
     """Magnitudes of the short-time Fourier transform with a Hann window, no frame padded.
 

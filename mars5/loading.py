@@ -10,9 +10,10 @@ from torch import Tensor
 from mars5 import hub
 from mars5.ar.steps import lay_side_by_side
 from mars5.checkpoint import load_pair, read_weights
-from mars5.codec import EncodecCodec, MelCodec, build_encodec, build_mel_codec
+from mars5.codec import MelCodec, build_mel_codec
 from mars5.config import ModelConfig
 from mars5.device import memory_errors, resolve_device, resolve_dtype
+from mars5.encodec import EncodecCodec, build_encodec
 from mars5.engine import Engine
 from mars5.errors import CheckpointError
 from mars5.quantized import check_quantize, quantize_models

@@ -1,7 +1,7 @@
 """Codes to waveform with Vocos: summed codebook vectors, ConvNeXt backbone, inverse STFT.
 
-The only user of the `vocos` package: its backbone, with our own loading (no YAML-named classes, no
-second EnCodec) and our own head (real arithmetic, for every device).
+The network is that of Vocos (https://arxiv.org/abs/2306.00814), with its names of parameters; the
+head uses real arithmetic, for every device.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from mars5.fourier import InverseSTFT
 
 PUBLISHED_BANDWIDTH_ID = 1  # the 3 kbps embedding on 6 kbps codes: a deliberate smoothing
 CONV_REACH = 3  # frames on either side that each convolution of the backbone sees
+KERNEL = 2 * CONV_REACH + 1
+EPS = 1e-6
 MAX_MAGNITUDE = 100.0
 CHUNK_FRAMES = 2048  # code frames vocoded at once; more are done in parts, to bound the memory
 
@@ -55,6 +57,74 @@ class VocoderDims:
             )
 
 
+class AdaptiveNorm(nn.LayerNorm):
+    """Layer norm whose scale and shift belong to the bandwidth that the codes were made for."""
+
+    def __init__(self, n_bandwidths: int, dim: int) -> None:
+        super().__init__(dim, EPS, elementwise_affine=False)
+        self.scale = nn.Embedding.from_pretrained(torch.ones(n_bandwidths, dim), freeze=False)
+        self.shift = nn.Embedding.from_pretrained(torch.zeros(n_bandwidths, dim), freeze=False)
+
+    def forward(self, x: Tensor, bandwidth_id: Tensor | None = None) -> Tensor:
+        return super().forward(x) * self.scale(bandwidth_id) + self.shift(bandwidth_id)
+
+
+class PlainNorm(nn.LayerNorm):
+    """Layer norm of a vocoder that knows no bandwidths."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, EPS)
+
+    def forward(self, x: Tensor, bandwidth_id: Tensor | None = None) -> Tensor:
+        return super().forward(x)
+
+
+def _norm(dims: VocoderDims) -> AdaptiveNorm | PlainNorm:
+    return AdaptiveNorm(dims.n_bandwidths, dims.dim) if dims.n_bandwidths else PlainNorm(dims.dim)
+
+
+class ConvNeXtBlock(nn.Module):
+    """A convolution of each channel in time, then two layers on each frame, scaled and added."""
+
+    def __init__(self, dims: VocoderDims) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv1d(dims.dim, dims.dim, KERNEL, padding=CONV_REACH, groups=dims.dim)
+        self.norm = _norm(dims)
+        self.pwconv1 = nn.Linear(dims.dim, dims.ff_dim)
+        self.act = nn.GELU()
+        self.pwconv2 = nn.Linear(dims.ff_dim, dims.dim)
+        self.gamma = nn.Parameter(torch.full((dims.dim,), 1 / dims.n_layers))
+
+    def forward(self, x: Tensor, bandwidth_id: Tensor | None) -> Tensor:
+        """(B, dim, L) -> (B, dim, L)."""
+        y = self.norm(self.dwconv(x).transpose(1, 2), bandwidth_id)
+        y = self.gamma * self.pwconv2(self.act(self.pwconv1(y)))
+        return x + y.transpose(1, 2)
+
+
+class Backbone(nn.Module):
+    """Vocos' network between the features and the head."""
+
+    def __init__(self, dims: VocoderDims) -> None:
+        super().__init__()
+        self.embed = nn.Conv1d(dims.channels, dims.dim, KERNEL, padding=CONV_REACH)
+        self.norm = _norm(dims)
+        self.convnext = nn.ModuleList(ConvNeXtBlock(dims) for _ in range(dims.n_layers))
+        self.final_layer_norm = nn.LayerNorm(dims.dim, EPS)
+        for layer in self.modules():
+            if isinstance(layer, (nn.Conv1d, nn.Linear)):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, bandwidth_id: Tensor | None) -> Tensor:
+        """(B, channels, L) -> (B, L, dim)."""
+        x = self.norm(self.embed(x).transpose(1, 2), bandwidth_id).transpose(1, 2)
+        for block in self.convnext:
+            x = block(x, bandwidth_id)
+        return self.final_layer_norm(x.transpose(1, 2))
+
+
 class Head(nn.Module):
     """Vocos' last layer: magnitudes and phases of a spectrum, then its wave."""
 
@@ -79,16 +149,8 @@ class Vocoder(nn.Module):
 
     def __init__(self, dims: VocoderDims, rows: int) -> None:
         super().__init__()
-        from vocos.models import VocosBackbone
-
         self.dims = dims
-        self.backbone = VocosBackbone(
-            dims.channels,
-            dims.dim,
-            dims.ff_dim,
-            dims.n_layers,
-            adanorm_num_embeddings=dims.n_bandwidths or None,
-        )
+        self.backbone = Backbone(dims)
         self.head = Head(dims)
         self.register_buffer("table", torch.zeros(rows, dims.channels * dims.stack))
         self.table: Tensor
@@ -111,7 +173,7 @@ class Vocoder(nn.Module):
     def synthesise(self, features: Tensor, bandwidth_id: int = PUBLISHED_BANDWIDTH_ID) -> Tensor:
         """Features (B, channels, L) -> (B, L * hop) float32 samples."""
         chosen = torch.tensor([bandwidth_id], device=features.device)
-        x = self.backbone(features, bandwidth_id=chosen if self.dims.n_bandwidths else None)
+        x = self.backbone(features, chosen)
         with torch.autocast(x.device.type, enabled=False):  # phases and exponents need float32
             return self.head(x.float())
 

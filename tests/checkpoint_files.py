@@ -14,6 +14,7 @@ from torch import Tensor
 from mars5.ar.model import CodecLM
 from mars5.checkpoint import read_checkpoint
 from mars5.config import ARDims, ModelConfig, NARDims
+from mars5.encodec import EncodecCodec
 from mars5.nar.model import ResidualTransformer
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 
@@ -67,3 +68,25 @@ def with_pickle(path: Path, data: bytes) -> Path:
 
 def read(path: Path) -> dict[str, Tensor]:
     return read_checkpoint(path).weights
+
+
+def encodec_weights() -> dict[str, Tensor]:
+    """A random EnCodec by the names of its published file, a part of the decoder included."""
+    torch.manual_seed(1)
+    codec = EncodecCodec()
+    weights = {"decoder.model.0.conv.conv.bias": torch.zeros(4)}
+    for name, tensor in codec.state_dict().items():
+        part, _, rest = name.partition(".")
+        if part != "encoder":
+            continue
+        owner, _, last = rest.rpartition(".")
+        theirs = f"encoder.model.{owner}." + ("" if "lstm" in name else "conv.conv.") + last
+        if theirs.endswith("conv.weight"):
+            weights[f"{theirs}_g"] = 2 * tensor.flatten(1).norm(dim=1)[:, None, None]
+            theirs = f"{theirs}_v"
+        weights[theirs] = tensor
+    for q in range(32):
+        book = 0.01 * torch.randn(1024, 128)  # about as large as what a random encoder puts out
+        weights[f"quantizer.vq.layers.{q}._codebook.embed"] = book
+        weights[f"quantizer.vq.layers.{q}._codebook.inited"] = torch.ones(1)
+    return weights

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import checkpoint_files as files
 import numpy as np
 import pytest
 import soundfile as sf
@@ -29,8 +30,8 @@ from safetensors.torch import load_file
 from mars5 import InferenceConfig, Mars5TTS, hub
 from mars5.ar.model import CodecLM
 from mars5.checkpoint import write_checkpoint
-from mars5.codec import EncodecCodec
 from mars5.config import ModelConfig
+from mars5.encodec import build_encodec
 from mars5.errors import CheckpointError, ConfigError, HubError
 from mars5.nar.model import ResidualTransformer
 from mars5.vocoder import Vocoder, VocoderDims
@@ -305,11 +306,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
         path = folder / f"mars5_{kind}.safetensors"
         write_checkpoint(path, weights, *tiny_tokenizers(), config)
-    encodec = EncodecCodec().model.state_dict()
-    for name, tensor in encodec.items():
-        if name.endswith("_codebook.embed"):
-            tensor.normal_(std=0.01)  # about as large as what a random encoder puts out
-    torch.save(encodec, folder / hub.ENCODEC_FILE)
+    torch.save(files.encodec_weights(), folder / hub.ENCODEC_FILE)
     vocos = Vocoder(VocoderDims(), 16 * 1024).state_dict()
     table = vocos.pop("table").normal_()
     extra = {"feature_extractor.encodec.decoder.model.0.conv.conv.bias": torch.zeros(4)}
@@ -337,18 +334,6 @@ def as_downloaded(published: Path, monkeypatch: pytest.MonkeyPatch) -> list[tupl
     return asked
 
 
-def _encodec_codes(folder: Path, wave: torch.Tensor) -> torch.Tensor:
-    """(T,) at 24 kHz -> (frames, 8) by the encodec package alone."""
-    from encodec import EncodecModel
-
-    model = EncodecModel.encodec_model_24khz(pretrained=False)
-    model.load_state_dict(torch.load(folder / hub.ENCODEC_FILE))
-    model.set_target_bandwidth(6.0)
-    with torch.no_grad():
-        ((codes, _),) = model.eval().encode(wave[None, None])
-    return codes[0].T
-
-
 def test_published_form_speaks_from_real_audio(
     as_downloaded: list[tuple[str, Any]], published: Path, speechlike: np.ndarray, tmp_path: Path
 ) -> None:
@@ -368,7 +353,8 @@ def test_published_form_speaks_from_real_audio(
     voice = system.voice(path, "some words")
     assert voice.codes.shape == (38, 8)  # 75 a second
     wave = torch.from_numpy(sf.read(path, dtype="float32")[0])
-    assert torch.equal(voice.codes, _encodec_codes(published, wave))
+    codec = build_encodec(torch.load(published / hub.ENCODEC_FILE))
+    assert torch.equal(voice.codes, codec.encode(wave[None])[0])
     assert len(voice.codes.unique(dim=0)) > 5, "these codes tell nothing apart"
     assert voice.frame_rate == 75
     prompt = 2 + len(system.text_tokenizer.encode("some words hello"))

@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import encodec_weights
 from conftest import CODEC_DIMS, VOCODER_DIMS
+from oracles import oracle
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from vocos.heads import ISTFTHead
 
-from mars5 import codec as codecs
 from mars5 import vocoder as vocoders
 from mars5.audio import load_reference
-from mars5.codec import EncodecCodec, MelCodec, MelCodecDims
+from mars5.codec import MelCodec, MelCodecDims
+from mars5.encodec import build_encodec
 from mars5.errors import CheckpointError
 from mars5.fourier import InverseSTFT, Magnitudes
 from mars5.hub import NANO
-from mars5.vocoder import Head, Vocoder, VocoderDims, build_vocoder
+from mars5.vocoder import Backbone, Head, Vocoder, VocoderDims, build_vocoder
 
 READER = Path(__file__).parent.parent / "examples" / "reader.wav"
 
@@ -51,6 +52,27 @@ def random_codes(frames: int, rows: int = 1) -> Tensor:
     return torch.randint(1024, (rows, frames, 8), generator=generator)
 
 
+# ---------------------------------------------------------------- the network
+
+
+@pytest.mark.parametrize("n_bandwidths", [0, 4])
+@torch.no_grad()
+def test_the_backbone_is_that_of_vocos(n_bandwidths: int) -> None:
+    dims = VocoderDims(**{**VOCODER_DIMS, "n_layers": 3, "n_bandwidths": n_bandwidths})
+    sizes = dims.channels, dims.dim, dims.ff_dim, dims.n_layers
+    theirs = oracle("vocos.models").VocosBackbone(
+        *sizes, adanorm_num_embeddings=n_bandwidths or None
+    )
+    for parameter in theirs.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape)
+    ours = Backbone(dims)
+    ours.load_state_dict(theirs.state_dict())
+    x, chosen = torch.randn(2, dims.channels, 30), torch.tensor([2])
+    assert torch.equal(ours(x, chosen), theirs(x, bandwidth_id=chosen if n_bandwidths else None))
+    others = ours(x, torch.tensor([1]))
+    assert torch.equal(others, ours(x, chosen)) == (n_bandwidths == 0)
+
+
 # ---------------------------------------------------------------- the head
 
 
@@ -59,7 +81,7 @@ def random_codes(frames: int, rows: int = 1) -> Tensor:
 @torch.no_grad()
 def test_the_head_is_that_of_vocos(frames: int, n_fft: int, hop: int) -> None:
     torch.manual_seed(frames)
-    theirs = ISTFTHead(24, n_fft, hop, padding="same")
+    theirs = oracle("vocos.heads").ISTFTHead(24, n_fft, hop, padding="same")
     ours = Head(VocoderDims(dim=24, n_fft=n_fft, hop=hop))
     theirs.istft.window += 1e-3 * torch.rand(n_fft)  # whatever window was stored
     ours.load_state_dict(theirs.state_dict())
@@ -73,7 +95,7 @@ def test_the_head_is_that_of_vocos(frames: int, n_fft: int, hop: int) -> None:
 
 def test_magnitudes_are_held_back() -> None:
     head = Head(VocoderDims(dim=8, n_fft=64, hop=16))
-    theirs = ISTFTHead(8, 64, 16, padding="same")
+    theirs = oracle("vocos.heads").ISTFTHead(8, 64, 16, padding="same")
     theirs.load_state_dict(head.state_dict())
     x = torch.full((1, 3, 8), 1000.0)
     with torch.no_grad():
@@ -200,29 +222,14 @@ def test_the_path_of_sound_has_no_complex_numbers(speechlike: np.ndarray) -> Non
         tiny_vocoder()(codes)
 
 
+def test_encodec_needs_no_complex_numbers() -> None:
+    with NoneComplex(), torch.no_grad():
+        assert build_encodec(encodec_weights()).encode(torch.randn(1, 5000)).shape == (1, 16, 8)
+
+
 def test_odd_transforms_of_a_codec() -> None:
     with pytest.raises(CheckpointError, match=r"MelCodecDims\.n_fft must be even, got 1023"):
         MelCodecDims(n_fft=1023)
-
-
-@pytest.mark.parametrize("samples", [1, 319, 320, 321, 640, 3 * 960, 3 * 960 + 1, 5000])
-def test_encodec_in_chunks_is_encodec(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(1)
-    codec = EncodecCodec().eval()
-    for book in codec.model.quantizer.vq.layers[:8]:
-        book._codebook.embed.normal_()
-        book._codebook.inited.fill_(1)
-    wave = torch.randn(1, samples) * 0.3
-    with torch.no_grad():
-        wanted = codec.model.encode(wave[:, None])[0][0].transpose(1, 2)
-    assert torch.equal(codec.encode(wave), wanted)
-    monkeypatch.setattr(codecs, "ENCODEC_CHUNK", 3)
-    with NoneComplex():
-        assert torch.equal(codec.encode(wave), wanted)
-    layers = codec.model.encoder.model
-    with torch.no_grad():
-        whole = layers[:13](wave[:, None])
-        torch.testing.assert_close(codecs._in_chunks(layers[:13], wave[:, None]), whole)
 
 
 def test_sizes_beyond_the_weights_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

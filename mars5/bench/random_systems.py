@@ -13,9 +13,10 @@ from torch import Tensor
 from mars5.ar.model import CodecLM
 from mars5.ar.steps import lay_side_by_side
 from mars5.checkpoint import load_pair
-from mars5.codec import EncodecCodec, MelCodec
+from mars5.codec import MelCodec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, ModelConfig
 from mars5.device import memory_errors, resolve_device, resolve_dtype
+from mars5.encodec import EncodecCodec
 from mars5.engine import Engine
 from mars5.hub import NANO, find
 from mars5.loading import load_codec_and_vocoder

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from mars5.profiles import Profile
     from mars5.tts import Mars5TTS
 
-PACKAGES = (
-    *("torch", "torchaudio", "encodec", "vocos", "safetensors", "huggingface_hub"),
-    *("soundfile", "soxr", "num2words"),
-)
+PACKAGES = ("torch", "safetensors", "huggingface_hub", "soundfile", "soxr", "num2words")
 # What is imported of each extra, here or by speechmos.
 EXTRAS = {
     "eval": (
