@@ -210,13 +210,24 @@ def test_what_is_not_installed_is_named_with_the_remedy(
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("everyday", 100), ("numbers_names_questions", 40), ("paragraphs", 8), ("hard", 30)],
+    [
+        ("everyday", 100),
+        ("numbers_names_questions", 40),
+        ("paragraphs", 8),
+        ("hard", 30),
+        ("tuning", 40),
+    ],
 )
 def test_shipped_lists(name: str, count: int) -> None:
     texts = read_list(name)
     assert name in LISTS
     assert len(texts) == len(set(texts)) == count
     assert all(t.isprintable() and t[-1] in ".?!" for t in texts)
+
+
+def test_settings_are_not_chosen_on_what_they_are_judged_by() -> None:
+    judged = {text for name in LISTS if name != "tuning" for text in read_list(name)}
+    assert not judged & set(read_list("tuning"))
 
 
 def test_lists_of_ones_own(tmp_path: Path) -> None:

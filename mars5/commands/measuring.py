@@ -41,8 +41,8 @@ def add_eval(commands: Any) -> None:
     add_precision(command)
     command.add_argument(
         "--list",
-        default="everyday",
-        help="everyday (default), numbers_names_questions, paragraphs, hard, or a text file",
+        help="everyday (default), numbers_names_questions, paragraphs, hard, tuning (default of "
+        "--sweep), or a text file",
     )
     command.add_argument("--limit", type=positive, metavar="N", help="the first N texts only")
     command.add_argument("--seeds", type=seed, nargs="+", default=[1, 2, 3], metavar="N")

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    texts = read_list(args.list)[: args.limit]
+    spoken = args.list or "everyday"
+    texts = read_list(spoken)[: args.limit]
     names = [*(args.sources or [NANO]), *([args.teacher] if args.teacher else [])]
     for name in names:
         check_source(name)  # refused before the ears are loaded
@@ -49,7 +50,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         for name in names
     ]
     cards = _judge(args, judges, sources, texts)
-    report = Report(args.list, args.seeds, cards, *_baselines(judges, sources))
+    report = Report(spoken, args.seeds, cards, *_baselines(judges, sources))
     print(report.table())
     if args.show:
         print(report.worst(args.show))
@@ -63,7 +64,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     if len(args.sources) > 1 or args.teacher or args.json or args.plot:
         args.refuse("--sweep takes one model, and neither --teacher nor --json nor --plot")
-    texts = read_list(args.list)[: args.limit]
+    texts = read_list(args.list or "tuning")[: args.limit]
     model = args.sources[0] if args.sources else NANO
     check_source(model)
     judges = Judges(

@@ -1,4 +1,4 @@
-"""The lists of sentences that are spoken in an evaluation: four of this package, or any file."""
+"""The lists of sentences that are spoken in an evaluation: five of this package, or any file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from mars5.errors import TextError
 
 DATA = Path(__file__).parent / "data"
-LISTS = ("everyday", "numbers_names_questions", "paragraphs", "hard")
+LISTS = ("everyday", "numbers_names_questions", "paragraphs", "hard", "tuning")
 
 
 def list_path(name: str) -> Path:
