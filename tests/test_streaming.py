@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import signal
 import subprocess
 import sys
@@ -12,18 +11,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile as sf
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars5 import InferenceConfig, Mars5TTS, engine
-from mars5.cli import main
 from mars5.engine import Coarse
 from mars5.errors import ConfigError, GenerationError, MissingExtraError, TextError
 from mars5.nar.decode import Known
@@ -545,59 +541,7 @@ def test_seeds_of_pieces() -> None:
     assert drawn(Seeds().of_piece(1)) == numbers[1]
 
 
-# ---------------------------------------------------------------- command
-
-
-def test_command(
-    tiny_folder: Path, tmp_path: Path, capsysbinary: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    line = ["stream", ONE, "--model", str(tiny_folder), "--ref", str(tmp_path / "r.wav")]
-    line += ["--seed", "3", "--steps", "2", "--set", "generate_max_len_override=150"]
-    noise = np.random.default_rng(1).normal(0, 0.1, 20_000)
-    sf.write(tmp_path / "r.wav", noise, 24_000)
-    out = tmp_path / "out.wav"
-    assert main([*line, "-o", str(out)]) == 0
-    assert b"the first sound after" in capsysbinary.readouterr().err
-    samples, rate = sf.read(out, dtype="int16")
-    assert rate == 24_000
-
-    assert main([*line, "--quiet", "-o", "-", "--raw"]) == 0
-    raw = capsysbinary.readouterr().out
-    assert raw == samples.astype("<i2").tobytes()
-
-    monkeypatch.setattr("sys.stdin", io.StringIO(ONE))
-    line[1] = "-"
-    assert main([*line, "--quiet", "-o", "-"]) == 0
-    wav = capsysbinary.readouterr().out
-    assert wav[:4] == b"RIFF"
-    assert wav[44:] == raw
-
-
-@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
-@pytest.mark.parametrize("text", ["", " \n\n"])
-def test_command_with_no_text_leaves_the_file(
-    tiny_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    text: str,
-    quiet: list[str],
-) -> None:
-    out = tmp_path / "out.wav"
-    out.write_bytes(b"of an earlier run")
-    sf.write(tmp_path / "r.wav", np.random.default_rng(1).normal(0, 0.1, 20_000), 24_000)
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    line = ["stream", "-", "--model", str(tiny_folder), "--ref", str(tmp_path / "r.wav")]
-    assert main([*line, "--steps", "2", "-o", str(out), *quiet]) == 1
-    assert "nothing to say" in capsys.readouterr().err
-    assert out.read_bytes() == b"of an earlier run"
-    assert {path.name for path in tmp_path.iterdir()} == {"out.wav", "r.wav"}
-
-
-@pytest.mark.parametrize("more", [[], ["--raw", "-o", "x.wav"], ["--raw", "--play"]])
-def test_command_refuses(more: list[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["stream", "hello", *more])
+# ---------------------------------------------------------------- playing
 
 
 def test_playing_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
