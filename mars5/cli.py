@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 
 from mars5.commands import styles, voice
 from mars5.commands.arguments import build_parser
-from mars5.commands.checks import check_inputs, check_line, check_output, check_report
+from mars5.commands.checks import (
+    check_inputs,
+    check_kept,
+    check_line,
+    check_output,
+    check_report,
+)
 from mars5.commands.lines import print_fact, shows_progress, tell
 from mars5.commands.options import (
     BROKEN_PIPE,
@@ -88,7 +94,7 @@ def _say(args: argparse.Namespace) -> int:
 
         if args.output == STANDARD:
             args.refuse("-f needs a file for -o; 'mars5 stream - -o -' writes to a pipe")
-        check_output(args.output)
+        check_output(args, args.output)
         check_report(args)
         return run(args)
     check_line(args)
@@ -195,7 +201,7 @@ def _batch(args: argparse.Namespace) -> int:
 def _edit(args: argparse.Namespace) -> int:
     from mars5.commands.edit import run
 
-    check_output(args.output)
+    check_output(args, args.output)
     check_inputs(args.recording)
     return run(args)
 
@@ -207,6 +213,9 @@ def _styles(args: argparse.Namespace) -> int:
 def _eval(args: argparse.Namespace) -> int:
     from mars5.eval.command import run
 
+    for flag, output in (("--json", args.json), ("--plot", args.plot)):
+        if output is not None:
+            check_kept(args, output, flag=flag)
     check_inputs(*args.ref)
     return run(args)
 

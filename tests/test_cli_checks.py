@@ -48,7 +48,7 @@ OUTPUTS = {
     "keep to a pipe": (["voice", "make", "me.wav", "-o", "v", "--keep", "-"], "--keep is '-', but"),
     "keep the recording": (
         ["voice", "make", "me.wav", "-o", "v", "--keep", "./me.wav"],
-        "--keep is './me.wav', the recording itself",
+        "--keep would replace './me.wav', which is also read, as 'me.wav'",
     ),
     "keep a voice": (["voice", "make", "me.wav", "-o", "v", "--keep", "k.voice"], "--keep is 'k.v"),
     "edit to a pipe": (["edit", "me.wav", *WORDS, "-o", "-"], "-o is '-', but must end in one of"),
@@ -70,6 +70,42 @@ OUTPUTS = {
 def test_outputs_that_cannot_be_meant(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     line, said = OUTPUTS[name]
     assert said in error_of(line, capsys)
+
+
+KEPT = {
+    "say": ["say", "x", "--ref", "me.wav", "-o", "me.wav"],
+    "say, other name": ["say", "x", "--ref", "me.wav", "-o", "folder.wav/../me.wav"],
+    "say, link": ["say", "x", "--ref", "me.wav", "-o", "link.wav"],
+    "say like": ["say", "x", "--style", "link.wav", "-o", "me.wav"],
+    "say a file": ["say", "-f", "me.wav", "-o", "me.wav"],
+    "say in a voice": ["say", "x", "--voice", "me.wav", "-o", "me.wav"],
+    "say words": ["say", "x", "--lexicon", "me.wav", "-o", "me.wav"],
+    "report": ["say", "x", "--ref", "me.wav", "--json", "link.json"],
+    "stream": ["stream", "x", "--ref", "me.wav", "-o", "me.wav"],
+    "edit": ["edit", "me.wav", *WORDS, "-o", "me.wav"],
+    "edit by times": ["edit", "text.txt", *WORDS, "--times", "me.wav", "-o", "me.wav"],
+    "batch": ["batch", "text.txt", "-o", "out", "--ref", "out/00001.wav"],
+    "batch, link": ["batch", "text.txt", "-o", "out", "--ref", "me.wav"],
+    "batch of its list": ["batch", "out/manifest.jsonl", "-o", "out"],
+    "make": ["voice", "make", "me.wav", "-o", "link.voice"],
+    "keep": ["voice", "make", "me.wav", "-o", "v", "--keep", "link.wav"],
+    "blend": ["voice", "blend", "me.wav:2", "b.voice", "-o", "link.voice"],
+    "eval": ["eval", "nano", "--ref", "me.wav", "--json", "me.wav"],
+    "eval of a list": ["eval", "nano", "--list", "text.txt", "--plot", "text.txt"],
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_no_input_is_replaced(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for link in ("link.wav", "link.json", "link.voice"):
+        Path(link).symlink_to("me.wav")
+    Path("out").mkdir()
+    Path("out/00001.wav").symlink_to("../me.wav")
+    Path("out/manifest.jsonl").write_text("Hello.")
+    said = error_of(KEPT[name], capsys)
+    assert " would replace " in said
+    assert "which is also read, as " in said
+    assert Path("text.txt").read_text() == Path("out/manifest.jsonl").read_text() == "Hello."
 
 
 def test_only_pipes_offer_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

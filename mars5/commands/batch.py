@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mars5.audio import write_audio
+from mars5.commands.checks import check_kept
 from mars5.commands.lines import shows_progress, tell
 from mars5.commands.options import SOME_FAILED
 from mars5.commands.speaker import Speaker, Wishes, make_speaker, read_wishes
@@ -39,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     longest = max(texts.values(), key=len)  # of all shares, so that "auto" is one choice for all
     lines = {n: text for n, text in texts.items() if n % shares == share % shares}
     folder = Path(args.output)
-    manifest = Manifest(folder, "" if shares == 1 else f"-{share}of{shares}")
+    listed = f"manifest{'' if shares == 1 else f'-{share}of{shares}'}.jsonl"
+    check_kept(args, *(folder / name for name in (listed, *map(file_name, texts))))
+    manifest = Manifest(folder, listed)
     how = _how(args, wishes, longest)
     wanted = {
         n: {"line": n, "seed": args.seed + n, "text": text, "how": how} for n, text in lines.items()
@@ -107,15 +110,15 @@ class Manifest:
 
     Args:
         folder: made if it is not there.
-        suffix: tells apart the manifests of machines that write into one folder.
+        name: its own; it tells apart those of machines that write into one folder.
 
     Raises:
         ConfigError: the folder cannot be made, or a manifest in it cannot be read.
     """
 
-    def __init__(self, folder: Path, suffix: str) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
-        self.path = folder / f"manifest{suffix}.jsonl"
+        self.path = folder / name
         # All entries of a file, since the order of several manifests tells nothing of their age.
         self._found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         try:

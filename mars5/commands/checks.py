@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from mars5.commands.options import AUDIO_SUFFIXES, STANDARD
@@ -11,18 +13,25 @@ from mars5.errors import ConfigError
 
 REPORT_SUFFIX = ".json"
 
+# Where a line names files to be read, whatever the command.
+_INPUTS = ("ref", "voice", "style", "file", "lexicon", "recording", "times", "lines", "sources",
+           "list", "references")  # fmt: skip
+
 
 def check_line(args: argparse.Namespace) -> None:
-    """Refuse an output that cannot be written."""
+    """Refuse an output that cannot be written, or would replace an input."""
     if args.output == STANDARD and sys.stdout.isatty():
         args.refuse("-o - writes audio: send standard output to a file or a pipe")
-    check_output(args.output, pipe=True)
+    check_output(args, args.output, pipe=True)
 
 
-def check_output(output: str, flag: str = "-o", *, pipe: bool = False) -> None:
-    """Refuse, before the work, a file that no audio could be written to.
+def check_output(
+    args: argparse.Namespace, output: str, flag: str = "-o", *, pipe: bool = False
+) -> None:
+    """Refuse, before the work, a file that no audio could be written to, or that is an input.
 
     Args:
+        output: the file.
         flag: what it was given to.
         pipe: whether - writes to standard output.
     """
@@ -31,7 +40,7 @@ def check_output(output: str, flag: str = "-o", *, pipe: bool = False) -> None:
     if not _names_audio(output):
         ends = f"{flag} is {output!r}, but must end in one of {', '.join(AUDIO_SUFFIXES)}"
         raise ConfigError(f"{ends}, or be -" if pipe else ends)
-    _check_place(output, flag)
+    _check_place(args, output, flag)
 
 
 def check_report(args: argparse.Namespace) -> None:
@@ -42,23 +51,24 @@ def check_report(args: argparse.Namespace) -> None:
         return
     if Path(args.json).suffix.lower() != REPORT_SUFFIX:
         raise ConfigError(f"--json is {args.json!r}, but must end in {REPORT_SUFFIX}, or be -")
-    _check_place(args.json, "--json")
+    _check_place(args, args.json, "--json")
 
 
-def check_voice_output(output: str) -> None:
+def check_voice_output(args: argparse.Namespace) -> None:
     """Refuse what can only be a slip, such as the name of the recording itself."""
+    output = args.output
     if output == STANDARD or _names_audio(output):
         raise ConfigError(
             f"-o is {output!r}, but the name of a voice file ends in .voice or .safetensors"
         )
-    _check_place(output, "-o")
+    _check_place(args, output, "-o")
 
 
 def _names_audio(output: str) -> bool:
     return Path(output).suffix.lower() in AUDIO_SUFFIXES
 
 
-def _check_place(output: str, flag: str) -> None:
+def _check_place(args: argparse.Namespace, output: str, flag: str) -> None:
     target = Path(output)
     if target.is_dir():
         raise ConfigError(f"{flag} is {output!r}, which is a folder: name a file in it")
@@ -69,6 +79,37 @@ def _check_place(output: str, flag: str) -> None:
         )
     if not target.parent.is_dir():
         raise ConfigError(f"{flag} is {output!r}, but there is no folder {target.parent}: make it")
+    check_kept(args, output, flag=flag)
+
+
+def check_kept(
+    args: argparse.Namespace, *outputs: str | os.PathLike[str], flag: str = "-o"
+) -> None:
+    """Refuse outputs that are files which the line names to be read, by whatever name or link."""
+    read = {_identity(path): path for path in _inputs(args)}
+    for output in outputs:
+        one = _identity(output)
+        if one is not None and one in read:
+            raise ConfigError(
+                f"{flag} would replace {os.fspath(output)!r}, which is also read, as "
+                f"{read[one]!r}: name another place"
+            )
+
+
+def _inputs(args: argparse.Namespace) -> Iterator[str]:
+    for name in _INPUTS:
+        named = getattr(args, name, None)
+        yield from [named] if isinstance(named, str) else named or []
+    yield from (path for path, _ in getattr(args, "parts", []))
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """What a file has but once, whatever its names; None where there is no file."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):  # ValueError: a zero byte in it
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_inputs(*paths: str | None) -> None:

@@ -12,7 +12,6 @@ from mars5.commands.checks import check_output, check_voice_output
 from mars5.commands.lines import print_fact, tell
 from mars5.commands.options import FAILED
 from mars5.commands.speaker import load_model
-from mars5.errors import ConfigError
 
 if TYPE_CHECKING:
     from mars5.voice import Voice
@@ -21,11 +20,9 @@ if TYPE_CHECKING:
 def make(args: argparse.Namespace) -> int:
     from mars5.reference.prepare import prepare_reference
 
-    check_voice_output(args.output)
+    check_voice_output(args)
     if args.keep is not None:
-        check_output(args.keep, "--keep")
-        if Path(args.keep).resolve() == Path(args.ref).resolve():
-            raise ConfigError(f"--keep is {args.keep!r}, the recording itself: name another file")
+        check_output(args, args.keep, "--keep")
     prepared = prepare_reference(args.ref, args.text, transcribe=args.transcribe, pick=args.pick)
     notes = {**prepared.provenance, **dict(args.note)}
     voice = load_model(args).voice(prepared.audio, prepared.transcript, provenance=notes)
@@ -54,7 +51,7 @@ def check(args: argparse.Namespace) -> int:
 def blend(args: argparse.Namespace) -> int:
     from mars5.voice import Voice
 
-    check_voice_output(args.output)
+    check_voice_output(args)
     voice = Voice.blend([(Voice.load(path), weight) for path, weight in args.parts])
     files = {f"{i}.file": Path(path).name for i, (path, _) in enumerate(args.parts, 1)}
     notes = {**voice.provenance, **files, **dict(args.note)}
