@@ -24,6 +24,7 @@ from mars5.audio_writer import audio_file
 from mars5.cli import main
 from mars5.engine import Engine
 from mars5.errors import AudioInputError, ConfigError, GenerationError, OutOfMemoryError, TextError
+from mars5.longform.chapter import Chapter
 from mars5.longform.levels import MOST_DB, levelled, speech_level
 from mars5.seeds import Seeds
 from mars5.voice import Voice
@@ -275,6 +276,28 @@ def test_what_was_made_of_something_else_is_made_anew(
         given: dict[str, Any] = {"text": TEXT, "cfg": CFG, "seed": 5, **change}
         chapter = tiny.speak_file(given.pop("text"), path, voice, **given)
         assert chapter.reused == 0
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_pieces_of_another_transcript_are_made_anew(
+    tiny: Mars5TTS,
+    voice: Voice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: int,
+) -> None:
+    """The NAR reads that of the voice, the AR that of its style."""
+    path = tmp_path / "chapter.wav"
+    long = replace(CFG, deep_clone=True, generate_max_len_override=400)
+
+    def speak(*said: str) -> Chapter:
+        parts = [replace(voice, transcript=words) for words in said]
+        return tiny.speak_file(TEXT, path, parts[0].with_style(parts[1]), cfg=long, seed=5)
+
+    given = ["he said", "the hen said"]
+    for again, reused in ((given, 1), ([*given[:changed], "hello", *given[changed + 1 :]], 0)):
+        kill_at(monkeypatch, 1, lambda: speak(*given))
+        assert speak(*again).reused == reused
 
 
 def test_pieces_of_rounded_weights_are_not_mixed_with_others(

@@ -245,7 +245,7 @@ def _facts(
         "precision": str(engine.ar.embed.weight.dtype),
         "quantized": is_quantized(engine.ar),  # embeddings are not rounded
         "voice": [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in spoken_by],
-        "transcript": heard.transcript,
+        "transcripts": [voice.transcript, heard.transcript],  # of the NAR and the AR
         "settings": asdict(cfg),
         "verify": None if check is None else asdict(check),
         "pieces": [asdict(piece) for piece in pieces],
