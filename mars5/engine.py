@@ -144,15 +144,21 @@ class Engine:
         """The settings of a call; None takes `default_config`, as deep as the voice allows.
 
         Raises:
-            TextError: a deep clone without a transcript.
+            TextError: a deep clone of a voice without a transcript, or of a blend.
             ConfigError: more timesteps than the model has, or a timbre that its codec cannot take.
         """
         if cfg is None:
             cfg = self.default_config.for_reference(is_transcribed(voice))
         if cfg.deep_clone and not is_transcribed(voice):
+            shallow = "set deep_clone=False in the InferenceConfig (--shallow)"
+            if voice.is_blend:
+                raise TextError(
+                    "the voice is a blend, which has no recording that a deep clone could "
+                    f"continue: {shallow}"
+                )
             raise TextError(
-                "a deep clone needs the reference's transcript: give ref_transcript, or set "
-                "deep_clone=False in the InferenceConfig"
+                "a deep clone needs the reference's transcript: give ref_transcript (--ref-text; "
+                f"for a voice file --text of `mars5 voice make`), or {shallow}"
             )
         if cfg.nar_timbre and not isinstance(self.codec, MelCodec):
             raise ConfigError(
