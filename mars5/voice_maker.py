@@ -95,9 +95,15 @@ class VoiceMaker:
 
         Raises:
             VoiceError: a voice of another codec or other sizes; none given, and no default.
+            ConfigError: a transcript of a recording that is not given.
             AudioInputError, TextError: as in `make`.
         """
         if ref is None:
+            if transcript is not None:
+                raise ConfigError(
+                    f"ref_transcript is {transcript!r:.80}, but there is no ref_audio that could "
+                    "say it: give both, or neither"
+                )
             if self.default is None:
                 raise VoiceError("this model brings no voice of its own: give ref_audio")
             ref = self.default

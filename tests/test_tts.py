@@ -26,6 +26,7 @@ from mars5 import InferenceConfig, Mars5TTS, Speech, Voice
 from mars5.config import PromptConvention
 from mars5.errors import (
     AudioInputError,
+    BatchError,
     ConfigError,
     TextError,
     VoiceError,
@@ -237,8 +238,20 @@ def test_shallow_clone_without_transcript(tiny: Mars5TTS, speechlike: np.ndarray
 
 def test_deep_clone_without_transcript(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
     for reference in (speechlike, tiny.voice(speechlike)):
-        with pytest.raises(TextError, match="give ref_transcript, or set deep_clone=False"):
+        with pytest.raises(TextError, match=r"give ref_transcript .* set deep.*") as refused:
             tiny.generate(TEXT, reference, cfg=DEEP)
+        for remedy in ("--ref-text", "--text of `mars5 voice make`", "--shallow"):
+            assert remedy in str(refused.value)
+
+
+def test_a_transcript_of_no_recording(speechlike: np.ndarray, tiny_folder: Path) -> None:
+    system = Mars5TTS.from_pretrained(tiny_folder, device="cpu")
+    system.engine.voices.default = system.voice(speechlike, SAID)
+    with pytest.raises(ConfigError, match=r"ref_transcript is 'other', .*no ref_audio"):
+        system.generate(TEXT, ref_transcript="other", cfg=SHORT)
+    with pytest.raises(BatchError, match=r"ref_transcript is 'other', .*no ref_audio"):
+        system.tts_batch([TEXT], ref_transcript="other", cfg=SHORT)
+    assert len(system.generate(TEXT, cfg=SHORT, seed=1).audio)
 
 
 def test_without_settings_the_transcript_decides(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
