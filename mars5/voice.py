@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -95,7 +96,7 @@ class Voice:
                 codecs, or so opposite that the mixture leaves nothing.
             ConfigError: the strength is not a number from 0 to 1.
         """
-        number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+        number = isinstance(strength, Real) and not isinstance(strength, bool)
         if not number or not 0 <= strength <= 1:  # also refuses NaN
             raise ConfigError(f"style_strength must be a number from 0 to 1, got {strength!r}")
         voices, shares = [self, style], [1 - strength, strength]
@@ -130,13 +131,11 @@ class Voice:
             parts: voices and their positive weights, which are divided by their sum.
 
         Raises:
-            VoiceError: none or too many voices, a weight that is not positive and finite, voices
-                of different checkpoints or codecs, or voices so opposite that nothing is left.
+            VoiceError: no pairs of a voice and a weight, none or too many of them, a weight that is
+                not positive and finite, voices of different checkpoints or codecs, or voices so
+                opposite that nothing is left.
         """
-        _check_parts(parts)
-        total = sum(weight for _, weight in parts)
-        weights = [weight / total for _, weight in parts]
-        voices = [voice for voice, _ in parts]
+        voices, weights = _checked_parts(parts)
         first = voices[0]
         notes = {
             f"{number}.{key}": value
@@ -287,16 +286,35 @@ class Voice:
         )
 
 
-def _check_parts(parts: Sequence[tuple[Voice, float]]) -> None:
+def _checked_parts(parts: Sequence[tuple[Voice, float]]) -> tuple[list[Voice], list[float]]:
+    """The voices of a blend, and their shares of it, which add up to 1."""
+    if not isinstance(parts, Sequence) or isinstance(parts, str):
+        raise VoiceError(
+            f"a blend takes a list of pairs (voice, weight), got {type(parts).__name__}"
+        )
     if not 1 <= len(parts) <= MAX_PARTS:
         raise VoiceError(f"a blend takes 1 to {MAX_PARTS} voices, got {len(parts)}")
-    for number, (_, weight) in enumerate(parts, 1):
-        whole = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not whole or not 0 < weight < math.inf:  # also refuses NaN
-            raise VoiceError(f"the weight of voice {number} must be positive, got {weight!r}")
-    if any(voice.style is not None for voice, _ in parts):
+    pairs = [_checked_part(number, part) for number, part in enumerate(parts, 1)]
+    voices, total = [voice for voice, _ in pairs], sum(weight for _, weight in pairs)
+    if any(voice.style is not None for voice in voices):
         raise VoiceError("a voice with a style cannot be blended: give voices without")
-    _check_alike([voice for voice, _ in parts])
+    _check_alike(voices)
+    return voices, [weight / total for _, weight in pairs]
+
+
+def _checked_part(number: int, part: object) -> tuple[Voice, float]:
+    if not isinstance(part, (tuple, list)) or len(part) != 2:
+        raise VoiceError(f"part {number} of a blend must be (voice, weight), got {part!r:.80}")
+    voice, weight = part
+    if not isinstance(voice, Voice):
+        raise VoiceError(
+            f"part {number} of a blend must begin with a Voice, got {voice!r:.80}: Voice.load "
+            "reads a voice file, and Mars5TTS.voice makes a voice of a recording"
+        )
+    real = isinstance(weight, Real) and not isinstance(weight, bool)
+    if not real or not 0 < weight < math.inf:  # also refuses NaN
+        raise VoiceError(f"the weight of voice {number} must be positive, got {weight!r:.80}")
+    return voice, float(weight)
 
 
 def _check_alike(voices: Sequence[Voice]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -392,6 +393,33 @@ def test_opposite_voices_cancel_out(voice: Voice) -> None:
 def test_weights_that_are_none(voice: Voice, weight: Any) -> None:
     with pytest.raises(VoiceError, match="weight of voice 2 must be positive"):
         Voice.blend([(voice, 1), (voice, weight)])
+
+
+def test_weights_are_any_real_numbers(voice: Voice) -> None:
+    other = replace(voice, ar_speaker=voice.ar_speaker.flip(0))
+    wanted = Voice.blend([(voice, 0.5), (other, 1.5)])
+    for weights in ((np.float32(0.5), np.float64(1.5)), (Fraction(1, 2), Fraction(3, 2))):
+        assert_equal(Voice.blend([(voice, weights[0]), (other, weights[1])]), wanted)  # type: ignore[arg-type,list-item]
+    strength = np.float32(0.5)
+    styled = voice.with_style(other, strength)  # type: ignore[arg-type]
+    assert torch.equal(styled.ar_speaker, voice.with_style(other, 0.5).ar_speaker)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"a.voice": 0.5}, r"a list of pairs \(voice, weight\), got dict"),
+        ("a.voice", r"a list of pairs \(voice, weight\), got str"),
+        (
+            [("a.voice", 0.5)],
+            r"part 1 of a blend must begin with a Voice, got 'a.voice': ",
+        ),
+        (["a.voice"], r"part 1 of a blend must be \(voice, weight\), got 'a.voice'"),
+    ],
+)
+def test_parts_that_are_none(parts: Any, message: str) -> None:
+    with pytest.raises(VoiceError, match=message):
+        Voice.blend(parts)
 
 
 @pytest.mark.parametrize("n", [0, 17])
