@@ -5,7 +5,7 @@ Each text draws from its own generator, in the order in which it draws alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,12 @@ def _one_each(name: str, given: Any, n: int) -> list[Any]:
 def _seeds(seeds: int | Sequence[int] | None, n: int) -> list[int]:
     if seeds is None:
         return [int(torch.randint(SEEDS - 1, ())) for _ in range(n)]
-    found = [seeds + i for i in range(n)] if isinstance(seeds, int) else list(seeds)
+    found: list[Any]
+    if isinstance(seeds, Iterable):
+        found = list(seeds)
+    else:
+        first = checked_seed(seeds)
+        found = [first + i for i in range(n)]
     if len(found) != n:
         raise ConfigError(f"there are {len(found)} seeds, but {n} texts")
     return [checked_seed(seed) for seed in found]

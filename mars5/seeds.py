@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -32,8 +33,10 @@ class Seeds:
     """
 
     def __init__(self, seed: int | None = None, generator: torch.Generator | None = None) -> None:
-        self._seed = seed
-        self._generator = generator if seed is None else torch.Generator().manual_seed(seed)
+        self._seed = None if seed is None else checked_seed(seed)
+        if self._seed is not None:
+            generator = torch.Generator().manual_seed(self._seed)
+        self._generator = generator
         copy = torch.Generator()
         state = torch.get_rng_state() if self._generator is None else self._generator.get_state()
         copy.set_state(state)
@@ -80,11 +83,11 @@ def checked_source(seed: int | None, generator: torch.Generator | None) -> torch
 
 
 def checked_seed(seed: object) -> int:
-    """The seed, if it is one.
+    """The seed, if it is one; numbers of NumPy are, too.
 
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
-        raise ConfigError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
-    return seed
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < SEEDS:
+        raise ConfigError(f"a seed must be a whole number from 0 to 2**63 - 1, got {seed!r:.80}")
+    return int(seed)

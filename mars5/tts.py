@@ -33,7 +33,7 @@ from mars5.nar.diffusion import Schedule
 from mars5.nar.model import ResidualTransformer
 from mars5.profiles import resolve_profile
 from mars5.progress import shown
-from mars5.seeds import Seeds, checked_source
+from mars5.seeds import Seeds, checked_seed, checked_source
 from mars5.speech import BatchItem, Speech
 from mars5.streaming import Chunk, SpeechStream, open_stream, stream_async
 from mars5.styles import StyleBank
@@ -358,7 +358,7 @@ class Mars5TTS:
             ConfigError: a file cannot be written; others as in `generate`.
         """
         check = _verification(verify)
-        checked_source(seed, None)
+        seed = None if seed is None else checked_seed(seed)
         direction = self._direction(profile, style, style_strength, instructions, speed)
         words = read_text(text) if isinstance(text, os.PathLike) else text
         pieces = prepare(words, lexicon, normalise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -233,6 +234,15 @@ def test_weights_that_are_not_finite(tiny_folder, voices: list[Voice]) -> None: 
     assert all(isinstance(item.error, GenerationError) for item in items)
 
 
+@pytest.mark.parametrize("seeds", [np.array([5, 6]), [np.int32(5), np.uint8(6)], np.int64(5)])
+def test_seeds_of_numpy(tiny: Mars5TTS, voices: list[Voice], seeds: Any) -> None:
+    wanted = tiny.tts_batch(TEXTS[:2], voices[0], cfg=SHORT, seeds=5)
+    for one, other in zip(
+        tiny.tts_batch(TEXTS[:2], voices[0], cfg=SHORT, seeds=seeds), wanted, strict=True
+    ):
+        assert_same(one, other)
+
+
 def test_closing_early(tiny: Mars5TTS, voices: list[Voice]) -> None:
     items = tiny.tts_batch_iter(TEXTS, voices[0], cfg=SHORT, seeds=SEEDS, batch_size=1)
     assert next(items).speech is not None
@@ -251,6 +261,9 @@ def test_closing_early(tiny: Mars5TTS, voices: list[Voice]) -> None:
         ({"seeds": [1, -1]}, "a seed must be a whole number"),
         ({"seeds": [1, 1.5]}, "a seed must be a whole number"),
         ({"seeds": 2**63 - 1}, "a seed must be a whole number"),
+        ({"seeds": 1.5}, "a seed must be a whole number"),
+        ({"seeds": True}, "a seed must be a whole number"),
+        ({"seeds": np.array([True, False])}, "a seed must be a whole number"),
         ({"batch_size": 0}, "batch_size must be a whole number from 1"),
         ({"batch_size": True}, "batch_size must be"),
         ({"cfg": {"top_k": 1}}, "cfg must be an InferenceConfig"),

@@ -212,7 +212,16 @@ def test_the_global_generator_is_used_when_neither_is_given(tiny: Mars5TTS, voic
     assert_same(one, tiny.generate(TEXT, voice, cfg=SHORT, seed=7))
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, "1", True])
+def test_numbers_of_numpy_are_seeds(tiny: Mars5TTS, voice: Voice, tmp_path: Path) -> None:
+    assert_same(
+        tiny.generate(TEXT, voice, cfg=SHORT, seed=np.int64(7)),  # type: ignore[arg-type]
+        tiny.generate(TEXT, voice, cfg=SHORT, seed=7),
+    )
+    chapter = tiny.speak_file(TEXT, tmp_path / "a.wav", voice, cfg=SHORT, seed=np.uint8(7))  # type: ignore[arg-type]
+    assert type(chapter.seed) is int
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, "1", True, np.bool_(True), np.float64(1)])
 def test_bad_seeds(tiny: Mars5TTS, voice: Voice, seed: Any) -> None:
     with pytest.raises(ConfigError, match="seed must be a whole number from 0"):
         tiny.generate(TEXT, voice, seed=seed)
