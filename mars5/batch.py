@@ -18,7 +18,7 @@ from mars5.device import memory_errors
 from mars5.engine import Coarse, Engine, Task, is_transcribed
 from mars5.errors import ConfigError, Mars5Error, OutOfMemoryError
 from mars5.nar.decode import stack
-from mars5.profiles import resolve_profile
+from mars5.profiles import Profile, resolve_profile
 from mars5.seeds import checked_seed
 from mars5.speech import BatchItem
 from mars5.voice import Voice
@@ -88,13 +88,15 @@ def _seeds(seeds: int | Sequence[int] | None, n: int) -> list[int]:
     return [checked_seed(seed) for seed in found]
 
 
-def profile_settings(engine: Engine, profile: str, inputs: list[Input]) -> InferenceConfig:
+def profile_settings(
+    engine: Engine, profile: str, inputs: list[Input]
+) -> tuple[InferenceConfig, Profile]:
     """One profile's settings for all texts, whose clones are deep if every voice allows that."""
     known = all(_is_transcribed(engine, given) for given in inputs)
     lengths = [len(given.text) for given in inputs if isinstance(given.text, str)]
     longest = max(lengths, default=0)
     chosen = resolve_profile(profile, engine.device.type, characters=longest, transcript=known)
-    return chosen.config(engine.config).for_reference(known)
+    return chosen.config(engine.config).for_reference(known), chosen
 
 
 def _is_transcribed(engine: Engine, given: Input) -> bool:

@@ -61,13 +61,11 @@ class Directed:
     """What a call's wishes come to.
 
     Attributes:
-        choice: what instructions chose, if there were any.
         profile: whose settings `cfg` are, if it is a profile's.
     """
 
     voice: Voice
     cfg: InferenceConfig
-    choice: StyleChoice | None
     profile: Profile | None
 
 
@@ -80,7 +78,7 @@ def directed(
     direction: Direction,
 ) -> Directed:
     """Voice and settings of a call; arguments and errors are those of `Mars5TTS.generate`."""
-    voice, choice = directed_voice(engine.voices, ref_audio, ref_transcript, cfg, direction)
+    voice = directed_voice(engine.voices, ref_audio, ref_transcript, cfg, direction)
     name, profile = direction.profile or direction.default_profile, None
     if cfg is None and name is not None:
         profile = resolve_profile(
@@ -92,7 +90,7 @@ def directed(
     cfg = engine.settings_for(voice, cfg)
     if direction.speed is not None:
         cfg = replace(cfg, speed=direction.speed)
-    return Directed(voice, cfg, choice, profile)
+    return Directed(voice, cfg, profile)
 
 
 def directed_voice(
@@ -101,17 +99,18 @@ def directed_voice(
     ref_transcript: str | None,
     cfg: InferenceConfig | None,
     direction: Direction,
-) -> tuple[Voice, StyleChoice | None]:
-    """The voice with its style, and what instructions chose; arguments and errors as above."""
+) -> Voice:
+    """The voice with its style; arguments and errors as above."""
     check_settings(cfg)
     if cfg is not None and direction.profile is not None:
         raise ConfigError("give a profile or settings (cfg), not both")
     choice = choose_style(direction)
     voice = voices.of(ref_audio, ref_transcript, cfg)
     style = direction.style if choice is None else choice
-    if style is not None:
-        voice = styled(voices, voice, style, direction.style_strength)
-    return voice, choice
+    if style is None:
+        return voice
+    voice = styled(voices, voice, style, direction.style_strength)
+    return voice if choice is None else replace(voice, style_choice=choice)
 
 
 def choose_style(direction: Direction) -> StyleChoice | None:

@@ -378,7 +378,8 @@ class Engine:
         audio = retimed(audio, task.cfg.speed)
         if not len(audio):
             raise inaudible(trim_db)
-        return Speech(audio, codes, torch.tensor(coarse.codes), coarse.finish_reason)
+        chosen = task.voice.style_choice
+        return Speech(audio, codes, torch.tensor(coarse.codes), coarse.finish_reason, style=chosen)
 
     @memory_errors()
     @torch.no_grad()  # not inference_mode, whose tensors a caller could not change in place

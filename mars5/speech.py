@@ -28,8 +28,8 @@ class Speech:
             (almost all of) the reference's own, or the style's.
         finish_reason: "stop" if the AR ended by itself, "length" if it reached its limit.
         heard: what a recogniser understood, piece by piece, if that was asked for (`verify`).
-        style: what instructions chose, and why; None without them.
-        profile: the profile whose settings were used, and why; None without one.
+        style: what instructions chose for the voice, and why; None without them.
+        profile: the profile whose settings were used, and why; None if they are no profile's.
         pieces: what was spoken when. The codes of a text of several pieces are those of all
             pieces, one after the other; of a pause there are none.
         first_sound_seconds: of a stream, how long its first sound took.

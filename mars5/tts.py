@@ -217,7 +217,7 @@ class Mars5TTS:
         seeds = Seeds(seed, source)
         spoken = speeches(self.engine, pieces, voice, cfg, seeds, progress, check)
         speech = join(list(zip(pieces, spoken, strict=True)))
-        return replace(speech, style=given.choice, profile=given.profile)
+        return replace(speech, profile=given.profile)
 
     @memory_errors()
     def stream(
@@ -318,7 +318,8 @@ class Mars5TTS:
         else:
             pieces, said = prepare(text, lexicon, normalise), text
         given = directed(self.engine, said, ref_audio, ref_transcript, cfg, direction)
-        return narrate(self.engine, pieces, given.voice, given.cfg, seeds, check)
+        spoken_by = given.voice, given.cfg
+        return narrate(self.engine, pieces, *spoken_by, seeds, check, profile=given.profile)
 
     @memory_errors()
     def speak_file(
@@ -427,9 +428,10 @@ class Mars5TTS:
         """
         inputs = check_batch(texts, ref_audio, ref_transcript, seeds, batch_size)
         check_settings(cfg)
+        profile = None
         if cfg is None and self.profile is not None:
-            cfg = profile_settings(self.engine, self.profile, inputs)
-        return speak_each_text(self.engine, inputs, cfg, batch_size, lexicon, normalise)
+            cfg, profile = profile_settings(self.engine, self.profile, inputs)
+        return speak_each_text(self.engine, inputs, cfg, profile, batch_size, lexicon, normalise)
 
     @memory_errors()
     def edit(
@@ -511,8 +513,7 @@ class Mars5TTS:
         Arguments and errors are those of `generate`.
         """
         direction = self._direction(None, style, style_strength, instructions)
-        voice, _ = directed_voice(self.engine.voices, ref_audio, ref_transcript, None, direction)
-        return voice
+        return directed_voice(self.engine.voices, ref_audio, ref_transcript, None, direction)
 
     def get_speaker_embedding(self, ref_audio: AudioInput) -> Tensor:
         """(1, D): the AR's speaker vector of a reference given as in `generate`."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +21,9 @@ from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
 from mars5.errors import ConfigError, TextError, VoiceError
 from mars5.files import replacing
 from mars5.text import check_speakable
+
+if TYPE_CHECKING:
+    from mars5.styles import StyleChoice
 
 FORMAT = "mars5-voice 1"
 _BLEND = "blend"
@@ -49,6 +53,7 @@ class Voice:
         style: the voice that shows the delivery (`with_style`); None if this one does.
         style_plain: what the style was compared with; None for the whole of it.
         style_strength: how much of the style there is, above 0 to 1; 0 without a style.
+        style_choice: how instructions chose the style, if they did.
     """
 
     codes: Tensor
@@ -62,6 +67,7 @@ class Voice:
     style: Voice | None = None
     style_strength: float = 0.0
     style_plain: Voice | None = None
+    style_choice: StyleChoice | None = None
 
     @property
     def delivery(self) -> Voice:

@@ -111,6 +111,17 @@ def test_a_loaded_profile_serves_calls_without_settings(tiny_folder: Path, voice
     assert auto.name == "nano"
 
 
+def test_batches_and_narrations_tell_their_profile(tiny_folder: Path, voice: Voice) -> None:
+    system = Mars5TTS.from_pretrained(tiny_folder, device="cpu", profile="flash")
+    texts = ["Hello.", "Hello. [pause 1s] Hello."]
+    passages = system.narrate(texts[1], voice, seed=1)
+    spoken = [*system.tts_batch(texts, voice, seeds=1), *(one.speech for one in passages)]
+    assert [one.profile for one in spoken] == [PROFILES["flash"]] * 4
+    cfg = replace(system.default_config, timesteps=2)
+    (speech,) = system.tts_batch(texts[:1], voice, seeds=1, cfg=cfg)
+    assert speech.profile is None
+
+
 def test_a_profile_is_what_its_settings_are(tiny: Mars5TTS, voice: Voice) -> None:
     one = tiny.generate("Hello.", voice, seed=1, profile="flash")
     other = tiny.generate("Hello.", voice, cfg=PROFILES["flash"].config(tiny.config), seed=1)

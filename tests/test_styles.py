@@ -290,6 +290,23 @@ def test_instructions_choose_and_the_result_tells(
     assert tiny.generate(TEXT, voice, cfg=SHALLOW, seed=1).style is None
 
 
+def test_speech_of_a_directed_voice_tells_its_style(tiny: Mars5TTS, voice: Voice) -> None:
+    warm = tiny.directed(voice, instructions="warm")
+    assert warm.style_choice is not None
+    assert warm.style_choice.style.name == "warm"
+    alone, batched = tiny.tts_batch(
+        [TEXT, f"{TEXT}. [pause 1s] {TEXT}"], warm, cfg=SHALLOW, seeds=1
+    )
+    stream = tiny.stream(TEXT, warm, cfg=SHALLOW, seed=1)
+    list(stream)
+    (passage,) = tiny.narrate(TEXT, warm, cfg=SHALLOW, seed=1)
+    generated = tiny.generate(TEXT, warm, cfg=SHALLOW, seed=1)
+    for speech in (alone, batched, stream.speech, passage.speech, generated):
+        assert speech.style == warm.style_choice
+    like = tiny.directed(voice, style=voice)  # nothing was chosen
+    assert tiny.generate(TEXT, like, cfg=SHALLOW, seed=1).style is None
+
+
 def test_a_manifest_names_the_plain_reading(tmp_path: Path) -> None:
     bank = StyleBank(write_bank(tmp_path, row(plain="two"), row("two", caption="flat")))
     one, two = bank.styles

@@ -10,6 +10,7 @@ from mars5.config import InferenceConfig
 from mars5.engine import Engine
 from mars5.errors import Mars5Error
 from mars5.longform.narration import join
+from mars5.profiles import Profile
 from mars5.seeds import Seeds
 from mars5.speech import BatchItem, Speech
 from mars5.text import Piece, prepare_limited
@@ -28,11 +29,16 @@ def speak_each_text(
     engine: Engine,
     inputs: list[Input],
     cfg: InferenceConfig | None,
+    profile: Profile | None,
     batch_size: int,
     lexicon: Mapping[str, str] | None,
     normalise: bool,
 ) -> Iterator[BatchItem]:
-    """Yield each text's speech when its last piece is ready, or the first error of its pieces."""
+    """Yield each text's speech when its last piece is ready, or the first error of its pieces.
+
+    Args:
+        profile: whose settings `cfg` are, if they are a profile's.
+    """
     texts: dict[int, _Text] = {}
     rows: list[Input] = []
     places: list[tuple[int, int]] = []
@@ -56,4 +62,5 @@ def speak_each_text(
             yield BatchItem(index, None, item.error)
         if len(text.spoken) == len(text.pieces):
             speeches = [text.spoken.pop(number) for number in range(len(text.pieces))]
-            yield BatchItem(index, join(list(zip(text.pieces, speeches, strict=True))))
+            joined = join(list(zip(text.pieces, speeches, strict=True)))
+            yield BatchItem(index, replace(joined, profile=profile))

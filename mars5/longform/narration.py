@@ -20,6 +20,7 @@ from mars5.device import memory_errors
 from mars5.engine import Engine
 from mars5.errors import GenerationError
 from mars5.longform.levels import levelled, speech_level
+from mars5.profiles import Profile
 from mars5.progress import shown
 from mars5.seeds import Seeds
 from mars5.speech import Speech, SpokenPiece, worst_reason
@@ -70,6 +71,7 @@ def narrate(
     *,
     first: int = 0,
     target: float | None = None,
+    profile: Profile | None = None,
 ) -> Iterator[Passage]:
     """Speak pieces one after the other.
 
@@ -81,6 +83,7 @@ def narrate(
         check: how each piece is heard, and made again; None for not at all.
         first: place of the first of `pieces` in the text.
         target: level to come near; None takes that of the first piece.
+        profile: whose settings `cfg` are, if they are a profile's.
 
     Raises:
         GenerationError: a piece gave no speech.
@@ -94,7 +97,7 @@ def narrate(
                 speech = _spoken(speak, index, piece, seeds, check, cfg.speed, ATTEMPTS)
             except GenerationError as error:
                 raise GenerationError(f"piece {index} {piece.text[:40]!r}: {error}") from error
-            yield piece, speech
+            yield piece, replace(speech, profile=profile)
 
     return passages(spoken(), first=first, target=target)
 
@@ -179,5 +182,6 @@ def join(spoken: Sequence[tuple[Piece, Speech]]) -> Speech:
         torch.cat([speech.ar_codes for _, speech in spoken]),
         worst_reason(speech.finish_reason for _, speech in spoken),
         heard=tuple(heard),
+        style=spoken[0][1].style,
         pieces=tuple(said_pieces),
     )

@@ -122,7 +122,7 @@ class SpeechStream(Iterator[Chunk]):
             torch.cat([part.codes for part in parts]) if parts else none.reshape(0, N_CODEBOOKS),
             torch.cat([none, *(torch.tensor(part.coarse.codes) for part in parts)]),
             worst_reason(piece.finish_reason for piece, _ in self._done),
-            style=self._wished.choice,
+            style=self._wished.voice.style_choice,
             profile=self._wished.profile,
             pieces=tuple(piece for piece, _ in self._done),
             first_sound_seconds=self.first_sound_seconds,
