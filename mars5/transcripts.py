@@ -17,6 +17,7 @@ from mars5.eval.alignment import align
 from mars5.eval.clips import to_judges
 from mars5.eval.ears import Recogniser
 from mars5.eval.text import word_errors, words_of
+from mars5.text.controls import check_no_pause
 
 MAX_WORD_ERROR_RATE = 0.4  # of what is heard against the transcript: more means another recording
 _SLACK = 0.1  # seconds by which times may exceed the recording
@@ -47,8 +48,10 @@ def changes(
             changes together, so that it can be applied to the words of a change alone.
 
     Raises:
-        TextError: no word differs, or none stays.
+        TextError: no word differs, or none stays; there is a pause tag.
     """
+    check_no_pause(transcript, "transcript")
+    check_no_pause(new_transcript, "new_transcript")
     old, new = (_said_units(text.split(), rewrite) for text in (transcript, new_transcript))
     found = SequenceMatcher(None, [x.said for x in old], [x.said for x in new], autojunk=False)
     changed = [

@@ -464,8 +464,8 @@ class Mars5TTS:
                 together, such as "$5 million", are changed together.
 
         Raises:
-            TextError: no word differs, or none stays; `transcript` is not what is heard; the
-                lexicon is not usable.
+            TextError: no word differs, or none stays; there is a pause tag; `transcript` is not
+                what is heard; the lexicon is not usable.
             ConfigError: `times` do not fit the words or the recording.
             MissingExtraError: no `times`, or `verify`, and the extra is not installed.
             AudioInputError, VoiceError, GenerationError, OutOfMemoryError: as in `generate`.

@@ -390,6 +390,11 @@ def test_verified_edits_keep_the_best_try(
         ("six seven", "no word of transcript"),
         ("", "new_transcript"),
         ("?!", "new_transcript"),
+        (
+            "One two [pause 1s] four five",
+            r"new_transcript holds \[pause 1s\] at .* leave the tag out",
+        ),
+        ("[PAUSE 300 ms] One four five", r"new_transcript holds \[PAUSE 300 ms\] at position 0"),
     ],
 )
 def test_transcripts_without_an_edit(tiny: Mars5TTS, voice: Voice, new: str, message: str) -> None:

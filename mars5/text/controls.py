@@ -13,6 +13,7 @@ _UNFINISHED = re.compile(
     r"\[(?:p(?:a(?:u(?:s(?:e(?: (?:[0-9]{1,6}(?:\.[0-9]{0,6})? ?(?:m?s?)?)?)?)?)?)?)?)?\Z",
     re.IGNORECASE,
 )
+_UNESCAPED = re.compile(r"(?<!\\)" + _PAUSE.pattern, re.IGNORECASE)
 _ESCAPED = re.compile(r"\\(?=" + _PAUSE.pattern + ")", re.IGNORECASE)
 
 
@@ -40,6 +41,23 @@ def end_of_escaped(text: str, at: int) -> int | None:
 def may_become_pause(text: str, at: int) -> bool:
     """Whether `text` ends in the middle of what may be a pause tag that begins at `at`."""
     return _UNFINISHED.match(text, at) is not None
+
+
+def check_no_pause(text: str, what: str) -> None:
+    """Refuse text with a pause tag where no pause can be made.
+
+    Args:
+        what: the name used in the message.
+
+    Raises:
+        TextError: there is one.
+    """
+    tag = _UNESCAPED.search(text)
+    if tag is not None:
+        raise TextError(
+            f"{what} holds {tag[0]} at position {tag.start()}, but an edit makes no pauses: leave "
+            "the tag out"
+        )
 
 
 def unescape(text: str) -> str:
