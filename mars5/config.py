@@ -47,7 +47,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "nar_guidance_w": (-20.0, 20.0),
     "max_prompt_dur": (0.1, 60.0),
     "generate_max_len_override": (-1, 100_000),
-    "trim_db": (0.0, 200.0),
+    "trim_db": (0.1, 200.0),  # at 0 not even the loudest frame would stay
     "beam_width": (1, 1),
     "ref_audio_pad": (0.0, 5.0),
     "speed": (0.5, 2.0),
@@ -83,7 +83,7 @@ class InferenceConfig:
         generate_max_len_override: most ids in all, prompt included; at most 1 means 2000.
         deep_clone: continue the reference; needs its transcript.
         use_kv_cache: reuse keys and values; never changes the result within the window.
-        trim_db: silence at the ends below this level under the peak is cut.
+        trim_db: silence at the ends below this level under the peak is cut; 200 leaves all.
         beam_width: only 1.
         ref_audio_pad: seconds of silence put before the reference.
         show_reference_once: in a deep clone by a checkpoint that was made to see the reference

@@ -64,6 +64,11 @@ def test_unknown_settings() -> None:
             InferenceConfig(**{name: 1})  # type: ignore[arg-type]
 
 
+def test_not_even_the_loudest_frame_would_stay() -> None:
+    with pytest.raises(ConfigError, match=r"trim_db must be a number from 0\.1 to 200\.0, got 0"):
+        InferenceConfig(trim_db=0)
+
+
 def test_step_profiles() -> None:
     cfg = InferenceConfig(temperature=0.5)
     for name, steps in {"exact": 200, "balanced": 32, "fast": 16, "draft": 8}.items():
