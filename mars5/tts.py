@@ -28,7 +28,7 @@ from mars5.errors import BatchError, ConfigError, Mars5Error
 from mars5.loading import load_engine
 from mars5.longform import Passage, join, narrate, speeches
 from mars5.longform.batches import speak_each_text
-from mars5.longform.chapter import Chapter, read_text, speak_chapter
+from mars5.longform.chapter import Chapter, given_text, speak_chapter
 from mars5.nar.diffusion import Schedule
 from mars5.nar.model import ResidualTransformer
 from mars5.profiles import resolve_profile
@@ -347,7 +347,8 @@ class Mars5TTS:
         was killed goes on when it is made again, and gives what it would have given.
 
         Args:
-            text: a string is the text itself, a `Path` a file of UTF-8 text.
+            text: a string is the text itself, a `Path` a file of UTF-8 text. A string that is the
+                name of a file draws a warning.
             output: .wav, .flac, .ogg or .mp3; an existing file is replaced.
             seed: None takes that of an interrupted call, or a new one.
             progress: show a progress bar on standard error.
@@ -361,7 +362,7 @@ class Mars5TTS:
         check = _verification(verify)
         seed = None if seed is None else checked_seed(seed)
         direction = self._direction(profile, style, style_strength, instructions, speed)
-        words = read_text(text) if isinstance(text, os.PathLike) else text
+        words = given_text(text)
         pieces = prepare(words, lexicon, normalise)
         given = directed(self.engine, words, ref_audio, ref_transcript, cfg, direction)
         spoken_by = given.voice, given.cfg

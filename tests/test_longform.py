@@ -24,7 +24,7 @@ from mars5.audio_writer import audio_file
 from mars5.cli import main
 from mars5.engine import Engine
 from mars5.errors import AudioInputError, ConfigError, GenerationError, OutOfMemoryError, TextError
-from mars5.longform.chapter import Chapter
+from mars5.longform.chapter import Chapter, given_text
 from mars5.longform.levels import MOST_DB, levelled, speech_level
 from mars5.seeds import Seeds
 from mars5.voice import Voice
@@ -354,6 +354,24 @@ def test_nothing_foreign_is_deleted(tiny: Mars5TTS, voice: Voice, tmp_path: Path
     with pytest.raises(ConfigError, match="holds other things"):
         tiny.speak_file(FIRST, tmp_path / "chapter.wav", voice, cfg=CFG)
     assert kept.exists()
+
+
+def test_a_string_that_names_a_file_draws_a_warning(
+    tiny: Mars5TTS,
+    voice: Voice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hello.txt").write_text("the hen")
+    chapter = tiny.speak_file("hello.txt", "a.wav", voice, cfg=CFG, seed=5)
+    assert chapter.spoken[0].text == "hello.txt"
+    assert "the name of the file 'hello.txt': give Path('hello.txt')" in caplog.text
+    caplog.clear()
+    for text in (Path("hello.txt"), "the hen", "the hen " * 1000):
+        assert given_text(text).startswith("the hen")
+    assert not caplog.records
 
 
 def test_bad_files(tiny: Mars5TTS, voice: Voice, tmp_path: Path) -> None:

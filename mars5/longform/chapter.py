@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,8 @@ from mars5.voice import Voice
 if TYPE_CHECKING:
     from mars5.verify import Hearing, Verify
 
+log = logging.getLogger("mars5")
+
 MAX_BYTES = 64 * 2**20  # of a text file: several libraries' worth of chapters
 _FACTS = {"samples", "level", "finish_reason", "heard"}
 
@@ -61,6 +64,19 @@ class Chapter:
     finish_reason: str
     heard: tuple[Hearing, ...] = ()
     spoken: tuple[SpokenPiece, ...] = ()
+
+
+def given_text(text: str | os.PathLike[str]) -> str:
+    """The text that `speak_file` is given; warns of a string that looks like a slip.
+
+    Raises:
+        TextError: as in `read_text`.
+    """
+    if isinstance(text, os.PathLike):
+        return read_text(text)
+    if isinstance(text, str) and os.path.isfile(text):  # noqa: PTH113 - long texts are no error
+        log.warning("speaking the name of the file %r: give Path(%r) to speak its text", text, text)
+    return text
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
