@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mars5.audio_bytes import FileBytes
+from mars5.audio_bytes import FileBytes, given_bytes
 from mars5.audio_files import (
+    MAX_FILE_BYTES,
     MAX_RATE,
     MIN_RATE,
     check_duration,
@@ -36,7 +37,8 @@ from mars5.files import replacing
 
 Mono: TypeAlias = npt.NDArray[np.floating[Any]]
 Samples: TypeAlias = torch.Tensor | npt.NDArray[Any]
-AudioInput: TypeAlias = Samples | tuple[Samples, int] | str | os.PathLike[str] | bytes
+Content: TypeAlias = bytes | bytearray | memoryview | BinaryIO
+AudioInput: TypeAlias = Samples | tuple[Samples, int] | str | os.PathLike[str] | Content
 
 _log = logging.getLogger("mars5")
 
@@ -65,9 +67,9 @@ def load_reference(audio: AudioInput, *, max_seconds: float = 60.0) -> Tensor:
 
     Args:
         audio: samples at 24 kHz, a pair (samples, rate in Hz), the path of a WAV, FLAC, OGG or
-            MP3 file, or the bytes of one. Samples are a tensor or array (T,), (C, T), (T, C) or
-            (1, C, T) with at most 16 channels, of floats with full scale 1, or of int16, int32
-            or uint8; the channels are averaged.
+            MP3 file, or the bytes of one, also as an open binary file. Samples are a tensor or
+            array (T,), (C, T), (T, C) or (1, C, T) with at most 16 channels, of floats with full
+            scale 1, or of int16, int32 or uint8; the channels are averaged.
         max_seconds: longer audio is refused, before it is decoded or resampled.
 
     Returns:
@@ -112,8 +114,8 @@ def stream_reference(
             opened(FileBytes(file), file, path, max_seconds) as (rate, blocks),
         ):
             yield path, rate, _judged(blocks, path)
-    elif isinstance(audio, bytes):
-        with opened(audio, io.BytesIO(audio), _DATA, max_seconds) as (rate, blocks):
+    elif (data := given_bytes(audio, MAX_FILE_BYTES)) is not None:
+        with opened(data, io.BytesIO(data), _DATA, max_seconds) as (rate, blocks):
             yield _DATA, rate, _judged(blocks, _DATA)
     else:
         mono, rate, name = _open(audio, max_seconds)
@@ -137,15 +139,16 @@ def _open(audio: AudioInput, max_seconds: float) -> tuple[Mono, int, str]:
     if isinstance(audio, tuple):
         samples, rate = _check_pair(audio)
         return _mix_down(samples, rate, "the audio", max_seconds), rate, "the audio"
-    if isinstance(audio, bytes):
-        return *decode(audio, _DATA, max_seconds), _DATA
     if isinstance(audio, (str, os.PathLike)):
         path = _local_path(audio)
         return *decode(read_bytes(Path(path)), path, max_seconds), path
-    raise AudioInputError(
-        "audio must be a tensor, an array, a pair (samples, rate), a path or bytes, "
-        f"got {type(audio).__name__}"
-    )
+    data = given_bytes(audio, MAX_FILE_BYTES)
+    if data is None:
+        raise AudioInputError(
+            "audio must be a tensor, an array, a pair (samples, rate), a path, bytes or a binary "
+            f"file, got {type(audio).__name__}"
+        )
+    return *decode(data, _DATA, max_seconds), _DATA
 
 
 def _local_path(audio: str | os.PathLike[str]) -> str:

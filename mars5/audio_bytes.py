@@ -1,11 +1,48 @@
-"""The bytes of a file too large to be held, looked at through a small window."""
+"""The bytes of audio: those that a caller holds, and a file looked at through a small window."""
 
 from __future__ import annotations
 
 import os
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, overload
+
+from mars5.errors import AudioInputError
 
 _WINDOW = 2**18  # bytes; an OGG page, the longest thing looked for, has at most 65307
+
+
+def given_bytes(audio: object, most: int) -> bytes | None:
+    """What bytes of any kind hold, or a binary file object from where it is; None for all else.
+
+    Args:
+        most: of a file object, which is put back to where it was, if it can be.
+
+    Raises:
+        AudioInputError: a file object that cannot be read, gives text, or more than `most` bytes.
+    """
+    if isinstance(audio, (bytes, bytearray, memoryview)):
+        return bytes(audio)
+    return _read(audio, most) if hasattr(audio, "read") else None
+
+
+def _read(file: Any, most: int) -> bytes:
+    try:
+        place = file.tell() if file.seekable() else None
+        data = file.read(most + 1)
+        if place is not None:
+            file.seek(place)
+    except (OSError, ValueError, AttributeError) as error:  # ValueError: it is closed
+        raise AudioInputError(
+            f"the audio file object cannot be read: {error}; give the path, or the bytes"
+        ) from error
+    if not isinstance(data, bytes):
+        raise AudioInputError(
+            f"the audio file object gives {type(data).__name__}, not bytes: open it with mode 'rb'"
+        )
+    if len(data) > most:
+        raise AudioInputError(
+            f"the audio file object holds more than {most >> 20} MiB: give the path, or a part"
+        )
+    return data
 
 
 class FileBytes:

@@ -179,8 +179,8 @@ class Mars5TTS:
 
         Args:
             text: at most 50 000 characters, see docs/longform.md; `narrate` takes any number.
-            ref_audio: a `Voice`; a path or the bytes of an audio file; a waveform at 24 kHz; a
-                pair (waveform, rate); None for the model's own voice.
+            ref_audio: a `Voice`; a path or the bytes of an audio file, also as an open binary file;
+                a waveform at 24 kHz; a pair (waveform, rate); None for the model's own voice.
             ref_transcript: what the reference says; needed for a deep clone.
             cfg: settings; None takes `default_config`, with a deep clone only if there is a
                 transcript.

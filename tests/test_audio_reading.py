@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +14,9 @@ import soundfile as sf
 import torch
 from audio_made import KINDS, SR, encode, flac_claiming, tone
 
-from mars5.audio import (
-    load_reference,
-)
-from mars5.errors import ConfigError
+from mars5 import audio
+from mars5.audio import load_reference, stream_reference
+from mars5.errors import AudioInputError, ConfigError
 
 
 @pytest.mark.parametrize(("kind", "subtype"), KINDS)
@@ -31,6 +32,40 @@ def test_every_format_is_read_from_bytes_and_from_a_path(
     assert np.corrcoef(loaded.numpy(), wave)[0, 1] > 0.99
     assert torch.equal(load_reference(tmp_path / "voice"), loaded)
     assert torch.equal(load_reference(str(tmp_path / "voice")), loaded)
+
+
+def test_bytes_of_any_kind_and_open_files(tmp_path: Path) -> None:
+    data = encode(tone(1))
+    (tmp_path / "voice").write_bytes(data)
+    wanted = load_reference(data)
+    with (tmp_path / "voice").open("rb") as file, tempfile.NamedTemporaryFile() as unnamed:
+        unnamed.write(data)
+        unnamed.seek(0)
+        for held in (bytearray(data), memoryview(data), io.BytesIO(data), file, unnamed):
+            for _ in range(2):  # a file is put back to where it was
+                assert torch.equal(load_reference(held), wanted)
+            with stream_reference(held, max_seconds=2) as (name, rate, blocks):
+                assert (name, rate) == ("the audio data", SR)
+                assert np.array_equal(np.concatenate([*blocks]), wanted.numpy())
+        file.seek(7)
+        with pytest.raises(AudioInputError, match="binary data"):
+            load_reference(file)
+        assert file.tell() == 7
+
+
+def test_open_files_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.BytesIO()
+    closed.close()
+    for file, message in (
+        (closed, "file object cannot be read: .*closed"),
+        (io.StringIO("text"), "gives str, not bytes: open it with mode 'rb'"),
+        (SimpleNamespace(read=bytes), "file object cannot be read"),
+    ):
+        with pytest.raises(AudioInputError, match=message):
+            load_reference(file)  # type: ignore[arg-type]
+    monkeypatch.setattr(audio, "MAX_FILE_BYTES", 2**20)
+    with pytest.raises(AudioInputError, match="holds more than 1 MiB"):
+        load_reference(io.BytesIO(bytes(2**20 + 1)))
 
 
 def test_blocks_join_without_a_trace() -> None:
