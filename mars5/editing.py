@@ -21,6 +21,7 @@ from mars5.errors import ConfigError, GenerationError, TextError, VoiceError
 from mars5.eval.alignment import align
 from mars5.eval.clips import to_judges
 from mars5.eval.ears import Recogniser
+from mars5.letters import warn_of_letters
 from mars5.nar.decode import Known
 from mars5.prompt import speech_codes
 from mars5.seeds import Seeds
@@ -106,6 +107,7 @@ def edit(
     cfg = replace(cfg or engine.default_config, deep_clone=False, ref_audio_pad=0)
     voice, wave = _loaded(engine, recording, cfg)
     text = rewrite(" ".join(new))
+    warn_of_letters(engine.text_tokenizer, [text])
     task = engine.task(text, voice, None, cfg, generator)
     ears = None
     if times is None:

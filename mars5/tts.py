@@ -25,6 +25,7 @@ from mars5.device import memory_errors, resolve_device
 from mars5.direction import Direction, StyleInput, directed, directed_voice
 from mars5.engine import Engine
 from mars5.errors import BatchError, ConfigError, Mars5Error
+from mars5.letters import warn_of_letters, watched
 from mars5.loading import load_engine
 from mars5.longform import Passage, join, narrate, speeches
 from mars5.longform.batches import speak_each_text
@@ -210,6 +211,7 @@ class Mars5TTS:
         source = checked_source(seed, generator)
         direction = self._direction(profile, style, style_strength, instructions, speed)
         pieces = prepare_limited(text, lexicon, normalise)
+        warn_of_letters(self.text_tokenizer, (piece.text for piece in pieces))
         given = directed(self.engine, text, ref_audio, ref_transcript, cfg, direction)
         voice, cfg = given.voice, given.cfg
         for piece in pieces:  # what can be refused is refused before the long work
@@ -318,7 +320,7 @@ class Mars5TTS:
         else:
             pieces, said = prepare(text, lexicon, normalise), text
         given = directed(self.engine, said, ref_audio, ref_transcript, cfg, direction)
-        spoken_by = given.voice, given.cfg
+        pieces, spoken_by = watched(self.text_tokenizer, pieces), (given.voice, given.cfg)
         return narrate(self.engine, pieces, *spoken_by, seeds, check, profile=given.profile)
 
     @memory_errors()
@@ -364,6 +366,7 @@ class Mars5TTS:
         direction = self._direction(profile, style, style_strength, instructions, speed)
         words = given_text(text)
         pieces = prepare(words, lexicon, normalise)
+        warn_of_letters(self.text_tokenizer, (piece.text for piece in pieces))
         given = directed(self.engine, words, ref_audio, ref_transcript, cfg, direction)
         spoken_by = given.voice, given.cfg
         return speak_chapter(self.engine, pieces, output, *spoken_by, seed, progress, check)

@@ -9,6 +9,7 @@ from mars5.batch import Input, speak_each
 from mars5.config import InferenceConfig
 from mars5.engine import Engine
 from mars5.errors import Mars5Error
+from mars5.letters import warn_of_letters
 from mars5.longform.narration import join
 from mars5.profiles import Profile
 from mars5.seeds import Seeds
@@ -52,6 +53,7 @@ def speak_each_text(
         for number, piece in enumerate(texts[index].pieces):
             rows.append(replace(given, text=piece.text, seed=seeds.number(number)))
             places.append((index, number))
+    warn_of_letters(engine.text_tokenizer, (row.text for row in rows))
     for item in speak_each(engine, rows, cfg, batch_size):
         index, number = places[item.index]
         text = texts[index]

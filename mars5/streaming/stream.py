@@ -17,6 +17,7 @@ from mars5.device import memory_errors
 from mars5.direction import Directed, Direction, directed
 from mars5.engine import Engine
 from mars5.errors import GenerationError
+from mars5.letters import warn_of_letters, watched
 from mars5.seeds import Seeds
 from mars5.speech import Speech, SpokenPiece, worst_reason
 from mars5.streaming.edges import silence
@@ -175,11 +176,13 @@ def open_stream(
     started = time.perf_counter()
     pieces: list[Piece] | Iterator[Piece]
     if isinstance(text, Iterable) and not isinstance(text, (str, bytes)):
-        pieces, said, begun = prepare_stream(text, lexicon, normalise), "", None
+        coming = prepare_stream(text, lexicon, normalise)
+        pieces, said, begun = watched(engine.text_tokenizer, coming), "", None
     else:
         pieces, said, begun = prepare_limited(text, lexicon, normalise), text, started
     given = directed(engine, said, ref_audio, ref_transcript, cfg, direction)
     if isinstance(pieces, list):
+        warn_of_letters(engine.text_tokenizer, (piece.text for piece in pieces))
         for piece in pieces:  # what can be refused is refused before the first sound
             engine.task(piece.text, given.voice, None, given.cfg, None)
     return SpeechStream(engine, pieces, given, seeds, begun)
