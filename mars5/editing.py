@@ -33,6 +33,7 @@ from mars5.voice_maker import warn_of_length
 ASR = "base"  # finds words better than "tiny.en"
 _MAX_PACE = 3.0  # new words may take so many times as long as at the pace of the recording,
 _EXTRA_SECONDS = 1.0  # and so much more
+_LEAST_SECONDS_PER_LETTER = 0.02  # nobody speaks three times as fast as people do
 
 
 @dataclass(frozen=True)
@@ -203,12 +204,15 @@ class _Job:
         if len(fresh) and self.ears is not None:
             wave = to_judges(self._sound(before, fresh).numpy(), SAMPLE_RATE)
             last = align(self.ears, wave, text)[len(new.split()) - 1]
-            fresh = fresh[: max(1, round(last.end * self.engine.codec.frame_rate))]
-        if not len(fresh):
+            fresh = fresh[: round(last.end * self.engine.codec.frame_rate)]
+        spoken = self._without_silence(before, fresh) if len(fresh) else fresh
+        if len(spoken) < _LEAST_SECONDS_PER_LETTER * len(new) * self.engine.codec.frame_rate:
+            seconds = len(spoken) / self.engine.codec.frame_rate
             raise GenerationError(
-                f"the model gave no speech for the new words {new!r}: try another seed"
+                f"the model gave {seconds:.2f} s of speech for the new words {new!r}, too little "
+                "to say them: try another seed"
             )
-        return self._without_silence(before, fresh)
+        return spoken
 
     def _said(self, start: int, stop: int) -> str:
         """The words `start` to `stop` of the new transcript as they are said."""

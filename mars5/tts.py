@@ -21,7 +21,7 @@ from mars5.audio import AudioInput
 from mars5.batch import check_batch, profile_settings
 from mars5.codec import Codec
 from mars5.config import SAMPLE_RATE, InferenceConfig, ModelConfig, check_settings
-from mars5.device import memory_errors, resolve_device
+from mars5.device import at_work, resolve_device
 from mars5.direction import Direction, StyleInput, directed, directed_voice
 from mars5.engine import Engine
 from mars5.errors import BatchError, ConfigError, Mars5Error
@@ -155,7 +155,7 @@ class Mars5TTS:
         )  # fmt: skip
         return speech.ar_codes, speech.audio
 
-    @memory_errors()
+    @at_work()
     def generate(
         self,
         text: str,
@@ -219,7 +219,7 @@ class Mars5TTS:
         speech = join(list(zip(pieces, spoken, strict=True)))
         return replace(speech, style=given.choice, profile=given.profile)
 
-    @memory_errors()
+    @at_work()
     def stream(
         self,
         text: str | Iterable[str],
@@ -320,7 +320,7 @@ class Mars5TTS:
         given = directed(self.engine, said, ref_audio, ref_transcript, cfg, direction)
         return narrate(self.engine, pieces, given.voice, given.cfg, seeds, check)
 
-    @memory_errors()
+    @at_work()
     def speak_file(
         self,
         text: str | os.PathLike[str],
@@ -431,7 +431,7 @@ class Mars5TTS:
             cfg = profile_settings(self.engine, self.profile, inputs)
         return speak_each_text(self.engine, inputs, cfg, batch_size, lexicon, normalise)
 
-    @memory_errors()
+    @at_work()
     def edit(
         self,
         recording: AudioInput | Voice,
@@ -496,7 +496,7 @@ class Mars5TTS:
         """
         return self.engine.voices.make(ref_audio, transcript, cfg, provenance)
 
-    @memory_errors()
+    @at_work()
     def directed(
         self,
         ref_audio: AudioInput | Voice | None = None,

@@ -14,7 +14,7 @@ from mars5.ar.model import CodecLM
 from mars5.audio import AudioInput, load_reference
 from mars5.codec import Codec
 from mars5.config import SAMPLE_RATE, InferenceConfig, check_settings
-from mars5.device import memory_errors
+from mars5.device import at_work
 from mars5.errors import ConfigError, VoiceError
 from mars5.nar.model import ResidualTransformer
 from mars5.text import check_speakable
@@ -49,7 +49,7 @@ class VoiceMaker:
         self.default = default
         self.fingerprint = speaker_fingerprint(ar, nar)
 
-    @memory_errors()
+    @at_work()
     def make(
         self,
         ref_audio: AudioInput,
@@ -67,7 +67,7 @@ class VoiceMaker:
         warn_of_length("reference", wave, cfg, remedy)
         return self.of_wave(wave, cfg, transcript, provenance)
 
-    @memory_errors()
+    @at_work()
     def of_wave(
         self,
         wave: Tensor,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,14 @@ from mars5.cli import main
 from mars5.config import PromptConvention
 from mars5.editing import Edited
 from mars5.engine import Engine, Task
-from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError, VoiceError
+from mars5.errors import (
+    AudioInputError,
+    ConfigError,
+    GenerationError,
+    MissingExtraError,
+    TextError,
+    VoiceError,
+)
 from mars5.eval.alignment import TimedWord
 from mars5.eval.clips import read_wave
 from mars5.eval.text import word_errors, words_of
@@ -290,26 +298,47 @@ def test_new_words_are_written_out(
     assert [(span.old, span.new) for span in edit.spans] == [("two", "24"), ("four", "nginx")]
 
 
+@pytest.fixture
+def million(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[str]]:
+    """Ears that hear the word end after so many frames; gives the texts they were told."""
+
+    def hear(frames: int) -> list[str]:
+        aligned: list[str] = []
+
+        def align(ears: Any, wave: Any, text: str) -> list[TimedWord]:
+            aligned.append(text)
+            ends = [1.0 if word in ("three", "four", "five") else 0.1 for word in text.split()]
+            ends[text.split().index("million")] = frames / RATE
+            return [TimedWord("", 0.0, end, 1.0) for end in ends]
+
+        monkeypatch.setattr("mars5.editing.recogniser", lambda name: object())
+        monkeypatch.setattr("mars5.editing.heard_times", lambda *given: TIMES)
+        monkeypatch.setattr("mars5.editing.align", align)
+        return aligned
+
+    return hear
+
+
 def test_with_ears_the_new_words_end_where_what_they_expand_to_ends(
-    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    tiny: Mars5TTS, voice: Voice, million: Callable[[int], list[str]]
 ) -> None:
     """The sentence is spoken on, written out; the cut is behind the last word of the number."""
-    aligned: list[str] = []
-
-    def align(ears: Any, wave: Any, text: str) -> list[TimedWord]:
-        aligned.append(text)
-        ends = [1.0 if word in ("three", "four", "five") else 0.1 for word in text.split()]
-        ends[text.split().index("million")] = 3 / RATE
-        return [TimedWord("", 0.0, end, 1.0) for end in ends]
-
-    monkeypatch.setattr("mars5.editing.recogniser", lambda name: object())
-    monkeypatch.setattr("mars5.editing.heard_times", lambda *given: TIMES)
-    monkeypatch.setattr("mars5.editing.align", align)
+    aligned = million(10)
     edit = tiny.edit(voice, SAID, "one 2 million three four five", CFG, seed=1)
     assert aligned == ["two million three four five"]
     (span,) = edit.spans
     assert span.new == "2 million"
-    assert span.frames[1] - span.frames[0] == 3
+    assert span.frames[1] - span.frames[0] == 10
+
+
+@pytest.mark.parametrize("frames", [0, 1, 8])
+def test_too_little_speech_for_the_new_words_is_an_error(
+    frames: int, tiny: Mars5TTS, voice: Voice, million: Callable[[int], list[str]]
+) -> None:
+    million(frames)
+    said = f"gave {frames / RATE:.2f} s of speech for the new words 'two million'"
+    with pytest.raises(GenerationError, match=f"{said}, too little .* try another seed"):
+        tiny.edit(voice, SAID, "one 2 million three four five", CFG, seed=1)
 
 
 def test_the_nar_sees_both_sides_and_no_less(
