@@ -1,9 +1,10 @@
-"""One AR step, sampling included, as a CUDA graph: one launch where there were hundreds."""
+"""One AR step, sampling included, as a CUDA graph."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,10 +12,10 @@ from torch import Tensor
 from mars5.ar.model import CodecLM
 from mars5.ar.sampling import Vocabulary
 from mars5.ar.steps import EagerSteps
+from mars5.capture import Replay
 from mars5.config import InferenceConfig
 
 BUCKET = 256  # slots: a graph looks at a fixed number of them, the next multiple of this
-WARM_UPS = 2  # runs before a capture, in which libraries make what they need
 
 
 class GraphedSteps(EagerSteps):
@@ -27,7 +28,7 @@ class GraphedSteps(EagerSteps):
     ) -> None:
         super().__init__(model, vocabulary, cfg, n_rows)
         self.made_with = (model, vocabulary, cfg, n_rows)
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[int, Replay[None]] = {}
         self._noise = torch.ones(n_rows, model.dims.n_vocab, device=self.rows.device)
 
     def _feed_and_draw(self, noise: Tensor, used: int) -> None:
@@ -35,23 +36,13 @@ class GraphedSteps(EagerSteps):
         if bucket not in self._graphs:
             self._graphs[bucket] = self._captured(bucket)
         self._noise.copy_(noise)
-        self._graphs[bucket].replay()
+        self._graphs[bucket]()
 
-    def _captured(self, bucket: int) -> torch.cuda.CUDAGraph:
+    def _captured(self, bucket: int) -> Replay[None]:
         """The step over `bucket` slots; leaves the state as it was."""
-        graph = torch.cuda.CUDAGraph()
-        # Graphs take turns, so they may share their memory.
-        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
-        with torch.cuda.device(self.rows.device), self._unchanged():
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UPS):
-                    super()._feed_and_draw(self._noise, bucket)
-            torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph, pool=pool):
-                super()._feed_and_draw(self._noise, bucket)
-        return graph
+        step = partial(super()._feed_and_draw, self._noise, bucket)
+        with self._unchanged():
+            return Replay(step, self.rows.device, next(iter(self._graphs.values()), None))
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -60,10 +51,12 @@ class GraphedSteps(EagerSteps):
         before = [tensor.clone() for tensor in state]
         in_use = self.in_use.clone()
         self.in_use.zero_()  # so that the warm-ups write one slot only
-        yield
-        self.in_use.copy_(in_use)
-        for tensor, old in zip(state, before, strict=True):
-            tensor.copy_(old)
+        try:
+            yield
+        finally:
+            self.in_use.copy_(in_use)
+            for tensor, old in zip(state, before, strict=True):
+                tensor.copy_(old)
 
 
 class Spare:
