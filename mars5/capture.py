@@ -58,3 +58,12 @@ class Replay(Generic[Output]):
     def __call__(self) -> Output:
         self._graph.replay()
         return self._output
+
+
+def stream_number(device: torch.device) -> int:
+    """Tells the streams on which work for the device is launched apart; 0 where there are none.
+
+    Tensors that graphs read and write are safe on one stream only: those of another one would be
+    overwritten while they are read.
+    """
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from mars5.ar.model import CodecLM
 from mars5.ar.sampling import Vocabulary
 from mars5.ar.steps import EagerSteps
-from mars5.capture import Replay
+from mars5.capture import Replay, stream_number
 from mars5.config import InferenceConfig
 
 BUCKET = 256  # slots: a graph looks at a fixed number of them, the next multiple of this
@@ -27,7 +27,7 @@ class GraphedSteps(EagerSteps):
         self, model: CodecLM, vocabulary: Vocabulary, cfg: InferenceConfig, n_rows: int
     ) -> None:
         super().__init__(model, vocabulary, cfg, n_rows)
-        self.made_with = (model, vocabulary, cfg, n_rows)
+        self.made_with = (model, vocabulary, cfg, n_rows, stream_number(self.rows.device))
         self._graphs: dict[int, Replay[None]] = {}
         self._noise = torch.ones(n_rows, model.dims.n_vocab, device=self.rows.device)
 
@@ -63,7 +63,7 @@ class Spare:
     """Keeps the steps of the last generation, with their graphs, for the next one like it.
 
     Steps without graphs are quickly made and not kept. Threads may share one of these: steps are
-    no one else's between `take` and `give`.
+    no one else's between `take` and `give`. Copies and pickles begin with nothing.
     """
 
     def __init__(self) -> None:
@@ -73,16 +73,24 @@ class Spare:
         self, model: CodecLM, vocabulary: Vocabulary, cfg: InferenceConfig, n_rows: int
     ) -> EagerSteps:
         """Idle steps made with these arguments."""
-        arguments = (model, vocabulary, cfg, n_rows)
-        if model.embed.weight.device.type != "cuda":
-            return EagerSteps(*arguments)
-        with suppress(IndexError):
+        device = model.embed.weight.device
+        if device.type != "cuda":
+            return EagerSteps(model, vocabulary, cfg, n_rows)
+        made_with = (model, vocabulary, cfg, n_rows, stream_number(device))
+        # What does not fit is let go before the new ones need memory.
+        return self._fitting(made_with) or GraphedSteps(model, vocabulary, cfg, n_rows)
+
+    def _fitting(self, made_with: tuple[object, ...]) -> GraphedSteps | None:
+        try:
             kept = self._kept.pop()
-            if kept.made_with == arguments:
-                return kept
-        return GraphedSteps(*arguments)
+        except IndexError:  # another thread may be quicker, so that asking first is no use
+            return None
+        return kept if kept.made_with == made_with else None
 
     def give(self, steps: EagerSteps) -> None:
         """Take back idle steps; others kept before go."""
         if isinstance(steps, GraphedSteps):
             self._kept[:] = [steps]
+
+    def __reduce__(self) -> tuple[type[Spare], tuple[()]]:
+        return Spare, ()  # graphs can be neither copied nor saved

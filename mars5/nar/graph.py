@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mars5.capture import Replay
+from mars5.capture import Replay, stream_number
 from mars5.config import N_CODEBOOKS
 from mars5.nar.model import Conditions, Grid, ResidualTransformer
 
@@ -26,6 +26,7 @@ Capture = Callable[[Run, torch.device], Run]
 class _Sizes:
     """What a graph is made for; lengths are rounded up."""
 
+    stream: int
     rows: int
     length: int
     memory: int
@@ -60,6 +61,7 @@ class GraphedDecoder:
         if grid is None or rows * length > MAX_FRAMES:
             return self.model.decode(x, given, x_visible, grid, positions)
         sizes = _Sizes(
+            stream_number(x.device),
             rows,
             _bucket(length, FRAME_BUCKET),
             _bucket(given.visible.shape[1], MEMORY_BUCKET),
