@@ -166,10 +166,11 @@ def _uncached(
     model: CodecLM, index: int, request: Request, vocabulary: Vocabulary, cfg: InferenceConfig
 ) -> Iterator[Drawn]:
     """The plain rule: the whole sequence again for each id, penalties from the whole history."""
-    prompt = torch.tensor([request.prompt], device=model.embed.weight.device)
+    device = model.embed.weight.device
+    prompt, speaker = torch.tensor([request.prompt], device=device), request.speaker.to(device)
     ids, noise = prompt, Noise(model.dims.n_vocab, request.generator)
     while ids.shape[1] < cfg.max_len:
-        logits = model.next_logits(ids, request.speaker).cpu()
+        logits = model.next_logits(ids, speaker).cpu()
         if not logits.isfinite().all():
             yield Drawn(index, [], True, _not_finite(model.embed.weight.dtype))
             return
