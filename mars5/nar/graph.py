@@ -127,6 +127,9 @@ class _Step:
         self.given.time.copy_(given.time)
         self.given.keys[..., :memory, :] = given.keys
         self.given.values[..., :memory, :] = given.values
+        # A mask alone does not stop what another text left there, if that was not finite.
+        self.given.keys[..., memory:, :] = 0
+        self.given.values[..., memory:, :] = 0
         self.given.visible[:, memory:] = False
         self.given.visible[:, :memory] = given.visible
         self.grid.rows[:frames] = grid.rows
