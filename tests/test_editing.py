@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def voice(tiny: Mars5TTS, speechlike: np.ndarray) -> Voice:
 
 def edited(system: Mars5TTS, voice: Voice, new: str, seed: int = 1, **keywords: Any) -> Edited:
     return system.edit(voice, SAID, new, CFG, times=TIMES, seed=seed, **keywords)
+
+
+def with_own_delivery(system: Mars5TTS, monkeypatch: pytest.MonkeyPatch) -> Voice:
+    """Make the AR speak with a default voice, whoever is cloned."""
+    convention = replace(system.config.prompt, own_delivery=True)
+    monkeypatch.setattr(system.engine, "config", replace(system.config, prompt=convention))
+    default = system.voice(torch.ones(30_000).cumsum(0).sin(), "Another.")
+    monkeypatch.setattr(system.engine.voices, "default", default)
+    return default
 
 
 def kept(edit: Edited) -> Tensor:
@@ -228,13 +238,7 @@ def test_new_words_go_on_from_the_codes_before_them(
     tiny: Mars5TTS, voice: Voice, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second edit is written after the first one's new codes, with their words."""
-    speaker = voice.ar_speaker
-    if own:
-        convention = replace(tiny.config.prompt, own_delivery=True)
-        monkeypatch.setattr(tiny.engine, "config", replace(tiny.config, prompt=convention))
-        default = tiny.voice(torch.ones(30_000).cumsum(0).sin(), "Another.")
-        monkeypatch.setattr(tiny.engine.voices, "default", default)
-        speaker = default.ar_speaker
+    speaker = with_own_delivery(tiny, monkeypatch).ar_speaker if own else voice.ar_speaker
     tasks: list[Task] = []
     continuation = Engine.continuation
 
@@ -329,6 +333,38 @@ def test_with_ears_the_new_words_end_where_what_they_expand_to_ends(
     (span,) = edit.spans
     assert span.new == "2 million"
     assert span.frames[1] - span.frames[0] == 10
+
+
+def test_with_ears_a_delivery_of_its_own_begins_afresh(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says eight words on either side as well, and the new ones are cut out."""
+    with_own_delivery(tiny, monkeypatch)
+    asked: list[Task] = []
+    aligned: list[str] = []
+    engine_task = Engine.task
+
+    def task(self: Engine, *given: Any) -> Task:
+        asked.append(engine_task(self, *given))
+        return asked[-1]
+
+    def align(ears: Any, wave: Any, text: str) -> list[TimedWord]:
+        aligned.append(text)
+        frames = [*range(6), *range(6, 100, 5)]  # words from the sixth on are longer
+        return [TimedWord("", a / RATE, b / RATE, 1.0) for a, b in pairwise(frames)]
+
+    said = "a b c d e one two f g h i j k l m n o"
+    monkeypatch.setattr(Engine, "task", task)
+    monkeypatch.setattr(Engine, "continuation", lambda *_: pytest.fail("went on"))
+    monkeypatch.setattr("mars5.editing.recogniser", lambda name: object())
+    monkeypatch.setattr("mars5.editing.align", align)
+    times = [(0.05 * n, 0.05 * n + 0.05) for n in range(len(said.split()))]
+    monkeypatch.setattr("mars5.editing.heard_times", lambda *_: times)
+    edit = tiny.edit(voice, said, said.replace("two", "2 million"), CFG, seed=1)
+    assert aligned == ["a b c d e one two million f g h i j k l m"]
+    assert [t.text for t in asked] == [said.replace("two", "two million"), *aligned]
+    (span,) = edit.spans
+    assert span.frames[1] - span.frames[0] == 2 * 5
 
 
 @pytest.mark.parametrize("frames", [0, 1, 8])
