@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from torch import Tensor
 
 from mars5.errors import ConfigError, DeviceError, Mars5Error, OutOfMemoryError
 
@@ -56,6 +57,13 @@ def resolve_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtyp
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype!r}")
     return dtype
+
+
+def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; a CUDA device is not waited for, which takes pinned memory."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @contextmanager

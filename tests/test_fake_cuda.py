@@ -183,6 +183,7 @@ def test_no_step_of_the_nar_is_waited_for(exact: bool, folder: Path, cuda: Machi
     assert few == many < 12
     # The uniforms of the exact law are drawn on the device, those of the other on the CPU.
     assert many_uploads - few_uploads == (0 if exact else 6)
+    assert exact or cuda.uploads[-6:] == [True] * 6  # from pinned memory
 
 
 # ---------------------------------------------------------------- graphs of the AR

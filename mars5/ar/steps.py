@@ -17,6 +17,7 @@ from mars5.ar.model import Block, CodecLM
 from mars5.ar.sampler import Sampler
 from mars5.ar.sampling import Vocabulary
 from mars5.config import InferenceConfig
+from mars5.device import uploaded
 from mars5.layers import RMSNorm, rotary_table
 
 Projection = Callable[[Tensor], Tensor]
@@ -242,8 +243,7 @@ class EagerSteps:
             for each step and row the id, and whether all its logits were finite up to there.
         """
         drawn, sound = [], []
-        noise = noise.pin_memory() if self.tokens.is_cuda else noise  # so that copying is no wait
-        for one in noise.to(self.tokens.device, non_blocking=True):
+        for one in uploaded(noise, self.tokens.device):
             self._advance(one)
             drawn.append(self.tokens.clone())
             sound.append(self.finite.clone())
