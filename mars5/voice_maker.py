@@ -48,6 +48,7 @@ class VoiceMaker:
         self._defaults = defaults
         self.default = default
         self.fingerprint = speaker_fingerprint(ar, nar)
+        self._codec_name = codec.name  # that of a mel codec is a digest of its codebooks
 
     @at_work()
     def make(
@@ -103,10 +104,10 @@ class VoiceMaker:
             ref = self.default
         if not isinstance(ref, Voice):
             return self.make(ref, transcript, cfg)
-        if ref.codec != self._codec.name:
+        if ref.codec != self._codec_name:
             raise VoiceError(
                 f"the voice was made with the codec {ref.codec!r}, this model uses "
-                f"{self._codec.name!r}: make it again from the audio"
+                f"{self._codec_name!r}: make it again from the audio"
             )
         ref.check_usable(self.fingerprint, transcript)
         if transcript is not None:
@@ -131,7 +132,7 @@ class VoiceMaker:
         ar_speaker = self._ar.speaker_vector(batch)[0].float().cpu()
         nar_speaker = self._nar.speaker_vector(batch, lengths)[0].float().cpu()
         return Voice(
-            codes, transcript, self._codec.name, self.fingerprint,
+            codes, transcript, self._codec_name, self.fingerprint,
             ar_speaker, nar_speaker, provenance, self._codec.frame_rate,
         )  # fmt: skip
 
