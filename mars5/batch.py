@@ -14,7 +14,7 @@ import torch
 from mars5.ar.decode import Drawn, Request, generate_many
 from mars5.audio import AudioInput
 from mars5.config import MAX_BATCH, SEEDS, InferenceConfig
-from mars5.device import memory_errors
+from mars5.device import at_work
 from mars5.engine import Coarse, Engine, Task, is_transcribed
 from mars5.errors import ConfigError, Mars5Error, OutOfMemoryError
 from mars5.nar.decode import stack
@@ -199,7 +199,7 @@ def _coarse(
 def _guarded(drawn_ids: Iterator[Drawn]) -> Iterator[Drawn]:
     """The same; only the drawing is guarded, not what is done with the ids meanwhile."""
     while True:
-        with memory_errors():
+        with at_work():
             drawn = next(drawn_ids, None)
         if drawn is None:
             return
@@ -225,7 +225,7 @@ def _refined(engine: Engine, items: list[_Waiting]) -> Iterator[BatchItem]:
     asked, able = [], []
     for item in items:
         try:
-            with memory_errors():
+            with at_work():
                 asked.append(engine.refinement(item.task, item.coarse))
             able.append(item)
         except Mars5Error as error:
@@ -235,7 +235,7 @@ def _refined(engine: Engine, items: list[_Waiting]) -> Iterator[BatchItem]:
     generators = [_generator(item) for item in able]
     before = [generator.get_state() for generator in generators]
     try:
-        with memory_errors():
+        with at_work():
             estimator, known = stack(asked)
             *_, codes = engine.denoise(estimator, known, able[0].task.cfg, generators)
     except Mars5Error as error:

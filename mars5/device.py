@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
+from torch import Tensor
 
 from mars5.errors import ConfigError, DeviceError, Mars5Error, OutOfMemoryError
 
@@ -58,11 +59,26 @@ def resolve_dtype(dtype: torch.dtype | None, device: torch.device) -> torch.dtyp
     return dtype
 
 
+def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; a CUDA device is not waited for, which takes pinned memory."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turns the many ways to run out of memory into `OutOfMemoryError`; also a decorator."""
+def at_work() -> Iterator[None]:
+    """Around what the models do: in their own precision, and memory may run out; also a decorator.
+
+    Raises:
+        OutOfMemoryError: for the many ways in which torch says so.
+    """
     try:
-        yield
+        with ExitStack() as stack:
+            for kind in KINDS:
+                if torch.is_autocast_enabled(kind):  # the caller's: the caches are not in its type
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
     except (MemoryError, RuntimeError) as error:
         reason = str(error).partition("\n")[0][:200]
         told = isinstance(error, (MemoryError, torch.OutOfMemoryError))

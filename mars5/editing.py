@@ -34,6 +34,8 @@ from mars5.voice_maker import warn_of_length
 ASR = "base"  # finds words better than "tiny.en"
 _MAX_PACE = 3.0  # new words may take so many times as long as at the pace of the recording,
 _EXTRA_SECONDS = 1.0  # and so much more
+_AROUND = 8  # words said on either side of new ones, that these be said as in a sentence
+_LEAST_SECONDS_PER_LETTER = 0.02  # nobody speaks three times as fast as people do
 
 
 @dataclass(frozen=True)
@@ -193,24 +195,40 @@ class _Job:
         return Edited(audio, codes, tuple(spans), self.finish_reason, rate)
 
     def _fresh(self, change: Change, before: Tensor) -> Tensor:
-        """Coarse codes (n,) of the new words, spoken on from the coarse codes before them.
+        """Coarse codes (n,) of the new words.
 
-        With ears the sentence is spoken to its end, as the AR has learnt, and cut behind the new
-        words; without, it is made to end there.
+        With ears the AR also says words around them, as it has learnt, and the new ones are cut
+        out. It goes on from the coarse codes `before` them; one with a delivery of its own begins
+        afresh, since it cannot go on from other people's.
         """
-        stop = change.j2 if self.ears is None else len(self.new)
-        new, after = self._said(change.j1, change.j2), self._said(change.j2, stop)
-        text = f"{new} {after}".rstrip()
-        fresh = self._written(self._said(0, change.j1), before, text)
+        first, stop = change.j1, change.j2
+        if self.ears is not None:
+            stop = min(len(self.new), change.j2 + _AROUND)
+            if self.engine.config.prompt.own_delivery:
+                first, before = max(0, change.j1 - _AROUND), before[:0]
+        new = self._said(change.j1, change.j2)
+        parts = [self._said(first, change.j1), new, self._said(change.j2, stop)]
+        text = " ".join(part for part in parts if part)
+        fresh = self._written(self._said(0, first), before, text)
         if len(fresh) and self.ears is not None:
+            start = len(parts[0].split())
             wave = to_judges(self._sound(before, fresh).numpy(), SAMPLE_RATE)
-            last = align(self.ears, wave, text)[len(new.split()) - 1]
-            fresh = fresh[: max(1, round(last.end * self.engine.codec.frame_rate))]
-        if not len(fresh):
+            heard = align(self.ears, wave, text)[start : start + len(new.split())]
+            rate = self.engine.codec.frame_rate
+            begin = round(heard[0].start * rate) if start else 0
+            fresh = fresh[begin : round(heard[-1].end * rate)]
+        return self._checked(before, fresh, new)
+
+    def _checked(self, before: Tensor, fresh: Tensor, new: str) -> Tensor:
+        """Fresh codes without silence at their ends, if they can be all of the words `new`."""
+        spoken = self._without_silence(before, fresh) if len(fresh) else fresh
+        if len(spoken) < _LEAST_SECONDS_PER_LETTER * len(new) * self.engine.codec.frame_rate:
+            seconds = len(spoken) / self.engine.codec.frame_rate
             raise GenerationError(
-                f"the model gave no speech for the new words {new!r}: try another seed"
+                f"the model gave {seconds:.2f} s of speech for the new words {new!r}, too little "
+                "to say them: try another seed"
             )
-        return self._without_silence(before, fresh)
+        return spoken
 
     def _said(self, start: int, stop: int) -> str:
         """The words `start` to `stop` of the new transcript as they are said."""

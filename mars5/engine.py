@@ -20,7 +20,7 @@ from mars5.ar.model import CodecLM
 from mars5.audio import AudioInput, trim_silence
 from mars5.codec import Codec, MelCodec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, InferenceConfig, ModelConfig, check_settings
-from mars5.device import memory_errors
+from mars5.device import at_work
 from mars5.errors import ConfigError, GenerationError, TextError
 from mars5.nar.decode import Known, denoise, steps_made
 from mars5.nar.diffusion import cosine_schedule
@@ -169,7 +169,7 @@ class Engine:
             raise ConfigError(f"timesteps is {cfg.timesteps}, this model has {len(self.schedule)}")
         return cfg
 
-    @memory_errors()
+    @at_work()
     def task(
         self,
         text: str,
@@ -341,6 +341,7 @@ class Engine:
         generator = torch.Generator().manual_seed(0)
         strength = cfg.nar_timbre
         cfg = replace(cfg, nar_timbre=0.0, generate_max_len_override=-1)  # a limit of other texts
+        cfg = cfg.for_reference(plain.transcript is not None)
         task = self.task(source.transcript, plain, None, cfg, generator)
         begun = source.codes[: self.continued_frames(task), 0].tolist()
         asked = self.refinement(task, Coarse([*begun, *source.codes[:, 0].tolist()], "stop"))
@@ -381,7 +382,7 @@ class Engine:
         chosen = task.voice.style_choice
         return Speech(audio, codes, torch.tensor(coarse.codes), coarse.finish_reason, style=chosen)
 
-    @memory_errors()
+    @at_work()
     @torch.no_grad()  # not inference_mode, whose tensors a caller could not change in place
     def vocode(self, codes: Tensor) -> Tensor:
         """The sound of codes; shapes and errors are those of `Mars5TTS.vocode`."""

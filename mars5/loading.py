@@ -12,7 +12,7 @@ from mars5.ar.steps import lay_side_by_side
 from mars5.checkpoint import load_pair, read_weights
 from mars5.codec import MelCodec, build_mel_codec
 from mars5.config import ModelConfig
-from mars5.device import memory_errors, resolve_device, resolve_dtype
+from mars5.device import at_work, resolve_device, resolve_dtype
 from mars5.encodec import EncodecCodec, build_encodec
 from mars5.engine import Engine
 from mars5.errors import CheckpointError
@@ -21,7 +21,7 @@ from mars5.vocoder import Vocoder, build_published_vocoder, build_vocoder
 from mars5.voice import Voice
 
 
-@memory_errors()
+@at_work()
 def load_engine(
     files: hub.ModelFiles,
     device: str | torch.device | None,

@@ -47,7 +47,7 @@ class Tempo:
     def finish(self) -> Tensor:
         """The rest: the whole is the wave's length divided by the speed, and ends as it does."""
         if self._speed == 1:
-            return torch.zeros(0)
+            return torch.zeros(0, dtype=torch.float32)
         end = self._fed
         left = round(end / self._speed) - HOP * self._windows
         self._wave = np.concatenate([self._wave, np.zeros(WINDOW + 2 * REACH, np.float32)])

@@ -21,7 +21,7 @@ from mars5.audio import AudioInput
 from mars5.batch import check_batch, profile_settings
 from mars5.codec import Codec
 from mars5.config import SAMPLE_RATE, InferenceConfig, ModelConfig, check_settings
-from mars5.device import memory_errors, resolve_device
+from mars5.device import at_work, resolve_device
 from mars5.direction import Direction, StyleInput, directed, directed_voice
 from mars5.engine import Engine
 from mars5.errors import BatchError, ConfigError, Mars5Error
@@ -156,7 +156,7 @@ class Mars5TTS:
         )  # fmt: skip
         return speech.ar_codes, speech.audio
 
-    @memory_errors()
+    @at_work()
     def generate(
         self,
         text: str,
@@ -221,7 +221,7 @@ class Mars5TTS:
         speech = join(list(zip(pieces, spoken, strict=True)))
         return replace(speech, profile=given.profile)
 
-    @memory_errors()
+    @at_work()
     def stream(
         self,
         text: str | Iterable[str],
@@ -323,7 +323,7 @@ class Mars5TTS:
         pieces, spoken_by = watched(self.text_tokenizer, pieces), (given.voice, given.cfg)
         return narrate(self.engine, pieces, *spoken_by, seeds, check, profile=given.profile)
 
-    @memory_errors()
+    @at_work()
     def speak_file(
         self,
         text: str | os.PathLike[str],
@@ -437,7 +437,7 @@ class Mars5TTS:
             cfg, profile = profile_settings(self.engine, self.profile, inputs)
         return speak_each_text(self.engine, inputs, cfg, profile, batch_size, lexicon, normalise)
 
-    @memory_errors()
+    @at_work()
     def edit(
         self,
         recording: AudioInput | Voice,
@@ -502,7 +502,7 @@ class Mars5TTS:
         """
         return self.engine.voices.make(ref_audio, transcript, cfg, provenance)
 
-    @memory_errors()
+    @at_work()
     def directed(
         self,
         ref_audio: AudioInput | Voice | None = None,

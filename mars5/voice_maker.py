@@ -14,7 +14,7 @@ from mars5.ar.model import CodecLM
 from mars5.audio import AudioInput, load_reference
 from mars5.codec import Codec
 from mars5.config import SAMPLE_RATE, InferenceConfig, check_settings
-from mars5.device import memory_errors
+from mars5.device import at_work
 from mars5.errors import ConfigError, VoiceError
 from mars5.nar.model import ResidualTransformer
 from mars5.text import check_speakable
@@ -48,8 +48,9 @@ class VoiceMaker:
         self._defaults = defaults
         self.default = default
         self.fingerprint = speaker_fingerprint(ar, nar)
+        self._codec_name = codec.name  # that of a mel codec is a digest of its codebooks
 
-    @memory_errors()
+    @at_work()
     def make(
         self,
         ref_audio: AudioInput,
@@ -67,7 +68,7 @@ class VoiceMaker:
         warn_of_length("reference", wave, cfg, remedy)
         return self.of_wave(wave, cfg, transcript, provenance)
 
-    @memory_errors()
+    @at_work()
     def of_wave(
         self,
         wave: Tensor,
@@ -109,10 +110,10 @@ class VoiceMaker:
             ref = self.default
         if not isinstance(ref, Voice):
             return self.make(ref, transcript, cfg)
-        if ref.codec != self._codec.name:
+        if ref.codec != self._codec_name:
             raise VoiceError(
                 f"the voice was made with the codec {ref.codec!r}, this model uses "
-                f"{self._codec.name!r}: make it again from the audio"
+                f"{self._codec_name!r}: make it again from the audio"
             )
         ref.check_usable(self.fingerprint, transcript)
         if transcript is not None:
@@ -137,7 +138,7 @@ class VoiceMaker:
         ar_speaker = self._ar.speaker_vector(batch)[0].float().cpu()
         nar_speaker = self._nar.speaker_vector(batch, lengths)[0].float().cpu()
         return Voice(
-            codes, transcript, self._codec.name, self.fingerprint,
+            codes, transcript, self._codec_name, self.fingerprint,
             ar_speaker, nar_speaker, provenance, self._codec.frame_rate,
         )  # fmt: skip
 

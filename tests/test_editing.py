@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,14 @@ from mars5.cli import main
 from mars5.config import PromptConvention
 from mars5.editing import Edited
 from mars5.engine import Engine, Task
-from mars5.errors import AudioInputError, ConfigError, MissingExtraError, TextError, VoiceError
+from mars5.errors import (
+    AudioInputError,
+    ConfigError,
+    GenerationError,
+    MissingExtraError,
+    TextError,
+    VoiceError,
+)
 from mars5.eval.alignment import TimedWord
 from mars5.eval.clips import read_wave
 from mars5.eval.text import word_errors, words_of
@@ -50,6 +59,15 @@ def voice(tiny: Mars5TTS, speechlike: np.ndarray) -> Voice:
 
 def edited(system: Mars5TTS, voice: Voice, new: str, seed: int = 1, **keywords: Any) -> Edited:
     return system.edit(voice, SAID, new, CFG, times=TIMES, seed=seed, **keywords)
+
+
+def with_own_delivery(system: Mars5TTS, monkeypatch: pytest.MonkeyPatch) -> Voice:
+    """Make the AR speak with a default voice, whoever is cloned."""
+    convention = replace(system.config.prompt, own_delivery=True)
+    monkeypatch.setattr(system.engine, "config", replace(system.config, prompt=convention))
+    default = system.voice(torch.ones(30_000).cumsum(0).sin(), "Another.")
+    monkeypatch.setattr(system.engine.voices, "default", default)
+    return default
 
 
 def kept(edit: Edited) -> Tensor:
@@ -220,13 +238,7 @@ def test_new_words_go_on_from_the_codes_before_them(
     tiny: Mars5TTS, voice: Voice, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second edit is written after the first one's new codes, with their words."""
-    speaker = voice.ar_speaker
-    if own:
-        convention = replace(tiny.config.prompt, own_delivery=True)
-        monkeypatch.setattr(tiny.engine, "config", replace(tiny.config, prompt=convention))
-        default = tiny.voice(torch.ones(30_000).cumsum(0).sin(), "Another.")
-        monkeypatch.setattr(tiny.engine.voices, "default", default)
-        speaker = default.ar_speaker
+    speaker = with_own_delivery(tiny, monkeypatch).ar_speaker if own else voice.ar_speaker
     tasks: list[Task] = []
     continuation = Engine.continuation
 
@@ -290,26 +302,79 @@ def test_new_words_are_written_out(
     assert [(span.old, span.new) for span in edit.spans] == [("two", "24"), ("four", "nginx")]
 
 
+@pytest.fixture
+def million(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[str]]:
+    """Ears that hear the word end after so many frames; gives the texts they were told."""
+
+    def hear(frames: int) -> list[str]:
+        aligned: list[str] = []
+
+        def align(ears: Any, wave: Any, text: str) -> list[TimedWord]:
+            aligned.append(text)
+            ends = [1.0 if word in ("three", "four", "five") else 0.1 for word in text.split()]
+            ends[text.split().index("million")] = frames / RATE
+            return [TimedWord("", 0.0, end, 1.0) for end in ends]
+
+        monkeypatch.setattr("mars5.editing.recogniser", lambda name: object())
+        monkeypatch.setattr("mars5.editing.heard_times", lambda *given: TIMES)
+        monkeypatch.setattr("mars5.editing.align", align)
+        return aligned
+
+    return hear
+
+
 def test_with_ears_the_new_words_end_where_what_they_expand_to_ends(
-    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+    tiny: Mars5TTS, voice: Voice, million: Callable[[int], list[str]]
 ) -> None:
     """The sentence is spoken on, written out; the cut is behind the last word of the number."""
-    aligned: list[str] = []
-
-    def align(ears: Any, wave: Any, text: str) -> list[TimedWord]:
-        aligned.append(text)
-        ends = [1.0 if word in ("three", "four", "five") else 0.1 for word in text.split()]
-        ends[text.split().index("million")] = 3 / RATE
-        return [TimedWord("", 0.0, end, 1.0) for end in ends]
-
-    monkeypatch.setattr("mars5.editing.recogniser", lambda name: object())
-    monkeypatch.setattr("mars5.editing.heard_times", lambda *given: TIMES)
-    monkeypatch.setattr("mars5.editing.align", align)
+    aligned = million(10)
     edit = tiny.edit(voice, SAID, "one 2 million three four five", CFG, seed=1)
     assert aligned == ["two million three four five"]
     (span,) = edit.spans
     assert span.new == "2 million"
-    assert span.frames[1] - span.frames[0] == 3
+    assert span.frames[1] - span.frames[0] == 10
+
+
+def test_with_ears_a_delivery_of_its_own_begins_afresh(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says eight words on either side as well, and the new ones are cut out."""
+    with_own_delivery(tiny, monkeypatch)
+    asked: list[Task] = []
+    aligned: list[str] = []
+    engine_task = Engine.task
+
+    def task(self: Engine, *given: Any) -> Task:
+        asked.append(engine_task(self, *given))
+        return asked[-1]
+
+    def align(ears: Any, wave: Any, text: str) -> list[TimedWord]:
+        aligned.append(text)
+        frames = [*range(6), *range(6, 100, 5)]  # words from the sixth on are longer
+        return [TimedWord("", a / RATE, b / RATE, 1.0) for a, b in pairwise(frames)]
+
+    said = "a b c d e one two f g h i j k l m n o"
+    monkeypatch.setattr(Engine, "task", task)
+    monkeypatch.setattr(Engine, "continuation", lambda *_: pytest.fail("went on"))
+    monkeypatch.setattr("mars5.editing.recogniser", lambda name: object())
+    monkeypatch.setattr("mars5.editing.align", align)
+    times = [(0.05 * n, 0.05 * n + 0.05) for n in range(len(said.split()))]
+    monkeypatch.setattr("mars5.editing.heard_times", lambda *_: times)
+    edit = tiny.edit(voice, said, said.replace("two", "2 million"), CFG, seed=1)
+    assert aligned == ["a b c d e one two million f g h i j k l m"]
+    assert [t.text for t in asked] == [said.replace("two", "two million"), *aligned]
+    (span,) = edit.spans
+    assert span.frames[1] - span.frames[0] == 2 * 5
+
+
+@pytest.mark.parametrize("frames", [0, 1, 8])
+def test_too_little_speech_for_the_new_words_is_an_error(
+    frames: int, tiny: Mars5TTS, voice: Voice, million: Callable[[int], list[str]]
+) -> None:
+    million(frames)
+    said = f"gave {frames / RATE:.2f} s of speech for the new words 'two million'"
+    with pytest.raises(GenerationError, match=f"{said}, too little .* try another seed"):
+        tiny.edit(voice, SAID, "one 2 million three four five", CFG, seed=1)
 
 
 def test_the_nar_sees_both_sides_and_no_less(

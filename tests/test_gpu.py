@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from mars5 import InferenceConfig, Mars5TTS
 from mars5.ar.decode import Request, generate_many
@@ -56,19 +57,21 @@ def test_graphs_of_the_nar_equal_its_plain_steps(
     nar = Mars5TTS.from_pretrained(tiny_folder, device="cuda", dtype=torch.float32).nar
     decoder = GraphedDecoder(nar)
     schedule = cosine_schedule(200).to("cuda")
+
+    def both(*arguments: Any) -> Tensor:
+        wanted, found = nar.decode(*arguments), decoder(*arguments)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
+        return wanted
+
     for frames in (30, 50, 70, 50):  # two of them share a graph
         coarse = torch.arange(frames, device="cuda")[None]
         text = torch.arange(frames // 5, device="cuda")[None]
         lengths = torch.tensor([text.shape[1]], device="cuda")
-        plain = Estimator(nar, text, lengths, nar.no_speaker_vector(1) + 1, 3.0, 0.7)
-        found = []
-        for one in (plain, replace(plain, decode=decoder)):
-            generator = torch.Generator().manual_seed(1)
-            known = Known.from_coarse(coarse)
-            steps = denoise(one, known, schedule, visited, 3, generator, settling)
-            *_, codes = steps
-            found.append(codes)
-        assert (found[0] == found[1]).float().mean() > 0.95  # rounding may tip a choice
+        speaker = nar.no_speaker_vector(1) + 1
+        one = Estimator(nar, text, lengths, speaker, 3.0, 0.7, decode=both)
+        generator = torch.Generator().manual_seed(1)
+        walk = one, Known.from_coarse(coarse), schedule, visited, 3, generator, settling
+        assert len(list(denoise(*walk))) > 1
 
 
 def test_codec_and_vocoder_on_cuda_equal_the_cpu(

@@ -367,7 +367,7 @@ def test_frames_left_out_are_frames_not_seen() -> None:
     seen = torch.zeros(1, 9, dtype=torch.bool)
     seen[:, shown] = True
     wanted = replace(one, visible=seen)(CODES[:1], 5)[:, shown]
-    for decode in (None, GraphedDecoder(MODEL, lambda run: run)):
+    for decode in (None, GraphedDecoder(MODEL, lambda run, _: run)):
         few = replace(one, positions=shown, decode=decode)
         torch.testing.assert_close(few(CODES[:1, shown], 5), wanted, rtol=0, atol=1e-5)
         known = Known.from_coarse(COARSE[:1, shown])
@@ -415,7 +415,7 @@ def test_graphs_change_nothing(law: Law) -> None:
     """Without the capture: padded to a bucket, tensors used again, sizes kept apart."""
     captured = 0
 
-    def eager(run: Any) -> Any:
+    def eager(run: Any, _: torch.device) -> Any:
         nonlocal captured
         captured += 1
         return run
@@ -440,7 +440,7 @@ def test_graphs_change_nothing(law: Law) -> None:
 
 def test_long_speech_needs_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mars5.nar.graph.MAX_FRAMES", 8)
-    decoder = GraphedDecoder(MODEL, lambda run: pytest.fail("captured"))
+    decoder = GraphedDecoder(MODEL, lambda *_: pytest.fail("captured"))
     one = estimator(0, decode=decoder)
     last(denoise(one, Known.from_coarse(COARSE[:1]), SCHEDULE, 2, 3, seeded(1)))
 

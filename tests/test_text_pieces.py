@@ -68,6 +68,8 @@ SENTENCES = [
     "क्या हुआ।| ठीक है।",
     "Ph.D. students and M.D. holders came.| All left.",
     "Smith et al. found it.| It works.",
+    "Bake for 1½ hr. then cool.| Wait 5 min.| Then eat 6 oz. of it.",
+    "At 5pm EST.| Then she was told of MS. as it was.| It is in Apt. 4B, ext. 5.",
     "St. Paul is on Main St.| The shop is there.",
     "Gen. Lee, Capt. Kirk and Lt. Dan vs. Col. Mustard.",
     "No end at all",

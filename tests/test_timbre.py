@@ -196,6 +196,19 @@ def test_a_timbre_is_found_once_for_a_voice(
     assert found == [voice]  # neither drawn codes nor blends ask for one
 
 
+def test_a_style_may_be_continued_by_a_voice_without_transcript(
+    nano: Mars5TTS, bright: Voice
+) -> None:
+    """What a deep clone continues is the style; the timbre is that of the voice all the same."""
+    styled = replace(bright, transcript=None).with_style(bright)
+    off = []
+    for strength in (0.0, 1.0):
+        cfg = settings(nano, strength, deep_clone=True)
+        codes = nano.generate("Oh no.", styled, cfg=cfg, seed=1).codes
+        off.append(abs(treble(nano, codes) - treble(nano, bright.codes)))
+    assert off[1] < off[0]
+
+
 def test_the_known_text_has_no_limit(nano: Mars5TTS, bright: Voice) -> None:
     cfg = settings(nano, 1.0, generate_max_len_override=30)
     speech = nano.generate("Oh no.", replace(bright), cfg=cfg, seed=1)

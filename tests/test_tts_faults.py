@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mars5 import InferenceConfig, Mars5Error, Mars5TTS, Voice
 from mars5.config import PromptConvention
-from mars5.device import memory_errors, resolve_device, resolve_dtype
+from mars5.device import at_work, resolve_device, resolve_dtype
 from mars5.errors import (
     ConfigError,
     DeviceError,
@@ -188,17 +189,49 @@ def test_every_way_to_run_out_of_memory() -> None:
             "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"
         ),
     ):
-        with pytest.raises(OutOfMemoryError) as caught, memory_errors():
+        with pytest.raises(OutOfMemoryError) as caught, at_work():
             raise error
         assert isinstance(caught.value, Mars5Error)
         assert isinstance(caught.value, MemoryError)
         assert caught.value.__cause__ is error
-    with pytest.raises(OutOfMemoryError, match="can't allocate memory"), memory_errors():
+    with pytest.raises(OutOfMemoryError, match="can't allocate memory"), at_work():
         torch.empty(10**15)
     for other in (RuntimeError("shapes differ"), DeviceError("out of memory of such devices")):
-        with pytest.raises(type(other)) as kept, memory_errors():
+        with pytest.raises(type(other)) as kept, at_work():
             raise other
         assert kept.value is other
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+TWO = "Hello there. Good morning to you."
+
+
+def _spoken_and_streamed(system: Mars5TTS, voice: Voice) -> list[torch.Tensor]:
+    stream = system.stream(TWO, voice, seed=1)
+    chunks = [chunk.audio for chunk in stream]
+    (batched,) = system.tts_batch([TWO], voice, seeds=[1])
+    return [system.generate(TWO, voice, seed=1).audio, torch.cat(chunks), batched.audio]
+
+
+def test_the_callers_autocast_changes_nothing(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
+    wanted = _spoken_and_streamed(tiny, tiny.voice(speechlike))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = _spoken_and_streamed(tiny, tiny.voice(speechlike))
+        assert torch.is_autocast_enabled("cpu")
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.usefixtures("double")
+def test_audio_is_float32_whatever_the_default(tiny: Mars5TTS, speechlike: np.ndarray) -> None:
+    found = _spoken_and_streamed(tiny, tiny.voice(speechlike))
+    assert {audio.dtype for audio in found} == {torch.float32}
 
 
 def test_speech_that_never_ends(

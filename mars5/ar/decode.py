@@ -120,11 +120,13 @@ class _Row:
         self.noise = Noise(width, request.generator)
         self.room = limit - len(request.prompt)
 
-    def take(self, drawn: Sequence[int], finite: bool, end: int, dtype: torch.dtype) -> Drawn:
+    def take(
+        self, drawn: Sequence[int], finite: Sequence[bool], end: int, dtype: torch.dtype
+    ) -> Drawn:
         """What of the ids drawn ahead is the sequence's."""
-        if not finite:
-            return Drawn(self.index, [], True, _not_finite(dtype))
         used = drawn.index(end) + 1 if end in drawn else len(drawn)
+        if not finite[used - 1]:
+            return Drawn(self.index, [], True, _not_finite(dtype))
         if used < len(drawn):
             self.noise.give_back(used)
         self.room -= used
@@ -154,7 +156,8 @@ def _run(
             noise[:, place] = row.noise.draw(n)
         ids, finite = steps.run(noise)
         for place, row in list(running.items()):
-            drawn = row.take([at[place] for at in ids], finite[place], end, dtype)
+            of_row = [at[place] for at in ids], [at[place] for at in finite]
+            drawn = row.take(*of_row, end, dtype)
             if drawn.done:
                 steps.release(place)
                 free.append(place)
@@ -166,10 +169,11 @@ def _uncached(
     model: CodecLM, index: int, request: Request, vocabulary: Vocabulary, cfg: InferenceConfig
 ) -> Iterator[Drawn]:
     """The plain rule: the whole sequence again for each id, penalties from the whole history."""
-    prompt = torch.tensor([request.prompt], device=model.embed.weight.device)
+    device = model.embed.weight.device
+    prompt, speaker = torch.tensor([request.prompt], device=device), request.speaker.to(device)
     ids, noise = prompt, Noise(model.dims.n_vocab, request.generator)
     while ids.shape[1] < cfg.max_len:
-        logits = model.next_logits(ids, request.speaker).cpu()
+        logits = model.next_logits(ids, speaker).cpu()
         if not logits.isfinite().all():
             yield Drawn(index, [], True, _not_finite(model.embed.weight.dtype))
             return

@@ -1,9 +1,10 @@
-"""One AR step, sampling included, as a CUDA graph: one launch where there were hundreds."""
+"""One AR step, sampling included, as a CUDA graph."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,10 +12,10 @@ from torch import Tensor
 from mars5.ar.model import CodecLM
 from mars5.ar.sampling import Vocabulary
 from mars5.ar.steps import EagerSteps
+from mars5.capture import Replay, stream_number
 from mars5.config import InferenceConfig
 
 BUCKET = 256  # slots: a graph looks at a fixed number of them, the next multiple of this
-WARM_UPS = 2  # runs before a capture, in which libraries make what they need
 
 
 class GraphedSteps(EagerSteps):
@@ -26,8 +27,8 @@ class GraphedSteps(EagerSteps):
         self, model: CodecLM, vocabulary: Vocabulary, cfg: InferenceConfig, n_rows: int
     ) -> None:
         super().__init__(model, vocabulary, cfg, n_rows)
-        self.made_with = (model, vocabulary, cfg, n_rows)
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.made_with = (model, vocabulary, cfg, n_rows, stream_number(self.rows.device))
+        self._graphs: dict[int, Replay[None]] = {}
         self._noise = torch.ones(n_rows, model.dims.n_vocab, device=self.rows.device)
 
     def _feed_and_draw(self, noise: Tensor, used: int) -> None:
@@ -35,23 +36,13 @@ class GraphedSteps(EagerSteps):
         if bucket not in self._graphs:
             self._graphs[bucket] = self._captured(bucket)
         self._noise.copy_(noise)
-        self._graphs[bucket].replay()
+        self._graphs[bucket]()
 
-    def _captured(self, bucket: int) -> torch.cuda.CUDAGraph:
+    def _captured(self, bucket: int) -> Replay[None]:
         """The step over `bucket` slots; leaves the state as it was."""
-        graph = torch.cuda.CUDAGraph()
-        # Graphs take turns, so they may share their memory.
-        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
-        with torch.cuda.device(self.rows.device), self._unchanged():
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UPS):
-                    super()._feed_and_draw(self._noise, bucket)
-            torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph, pool=pool):
-                super()._feed_and_draw(self._noise, bucket)
-        return graph
+        step = partial(super()._feed_and_draw, self._noise, bucket)
+        with self._unchanged():
+            return Replay(step, self.rows.device, next(iter(self._graphs.values()), None))
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -60,17 +51,19 @@ class GraphedSteps(EagerSteps):
         before = [tensor.clone() for tensor in state]
         in_use = self.in_use.clone()
         self.in_use.zero_()  # so that the warm-ups write one slot only
-        yield
-        self.in_use.copy_(in_use)
-        for tensor, old in zip(state, before, strict=True):
-            tensor.copy_(old)
+        try:
+            yield
+        finally:
+            self.in_use.copy_(in_use)
+            for tensor, old in zip(state, before, strict=True):
+                tensor.copy_(old)
 
 
 class Spare:
     """Keeps the steps of the last generation, with their graphs, for the next one like it.
 
     Steps without graphs are quickly made and not kept. Threads may share one of these: steps are
-    no one else's between `take` and `give`.
+    no one else's between `take` and `give`. Copies and pickles begin with nothing.
     """
 
     def __init__(self) -> None:
@@ -80,16 +73,24 @@ class Spare:
         self, model: CodecLM, vocabulary: Vocabulary, cfg: InferenceConfig, n_rows: int
     ) -> EagerSteps:
         """Idle steps made with these arguments."""
-        arguments = (model, vocabulary, cfg, n_rows)
-        if model.embed.weight.device.type != "cuda":
-            return EagerSteps(*arguments)
-        with suppress(IndexError):
+        device = model.embed.weight.device
+        if device.type != "cuda":
+            return EagerSteps(model, vocabulary, cfg, n_rows)
+        made_with = (model, vocabulary, cfg, n_rows, stream_number(device))
+        # What does not fit is let go before the new ones need memory.
+        return self._fitting(made_with) or GraphedSteps(model, vocabulary, cfg, n_rows)
+
+    def _fitting(self, made_with: tuple[object, ...]) -> GraphedSteps | None:
+        try:
             kept = self._kept.pop()
-            if kept.made_with == arguments:
-                return kept
-        return GraphedSteps(*arguments)
+        except IndexError:  # another thread may be quicker, so that asking first is no use
+            return None
+        return kept if kept.made_with == made_with else None
 
     def give(self, steps: EagerSteps) -> None:
         """Take back idle steps; others kept before go."""
         if isinstance(steps, GraphedSteps):
             self._kept[:] = [steps]
+
+    def __reduce__(self) -> tuple[type[Spare], tuple[()]]:
+        return Spare, ()  # graphs can be neither copied nor saved

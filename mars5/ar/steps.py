@@ -17,6 +17,7 @@ from mars5.ar.model import Block, CodecLM
 from mars5.ar.sampler import Sampler
 from mars5.ar.sampling import Vocabulary
 from mars5.config import InferenceConfig
+from mars5.device import uploaded
 from mars5.layers import RMSNorm, rotary_table
 
 Projection = Callable[[Tensor], Tensor]
@@ -217,9 +218,13 @@ class EagerSteps:
         self.in_use = torch.zeros(n_rows, dtype=torch.long, device=place)
         self.finite = torch.ones(n_rows, dtype=torch.bool, device=place)
         self._lengths = [0] * n_rows
+        self._spoilt: set[int] = set()
 
     def admit(self, row: int, prompt: Sequence[int], speaker: Tensor, estimate: int | None) -> None:
         """Begin a sequence in a row: the prompt (S >= 1 ids) after its speaker vector (1, D)."""
+        if row in self._spoilt:  # a mask alone does not stop what is not finite
+            self.rows.memory[:, :, row] = 0
+            self._spoilt.remove(row)
         ids = torch.tensor([prompt], device=self.rows.device)
         self.rows.prefill(row, ids[:, :-1], speaker.to(self.rows.device))
         self.sampler.reset(row, estimate)
@@ -231,19 +236,21 @@ class EagerSteps:
         """The row's sequence is over; its further ids mean nothing."""
         self.in_use[row], self.rows.lengths[row], self._lengths[row] = 0, 0, 0
 
-    def run(self, noise: Tensor) -> tuple[list[list[int]], list[bool]]:
+    def run(self, noise: Tensor) -> tuple[list[list[int]], list[list[bool]]]:
         """As many steps as there is noise for, (n, rows, V); one wait for the device at the end.
 
         Returns:
-            ids of each step and row, and whether all logits of each row were finite.
+            for each step and row the id, and whether all its logits were finite up to there.
         """
-        drawn = []
-        noise = noise.pin_memory() if self.tokens.is_cuda else noise  # so that copying is no wait
-        for one in noise.to(self.tokens.device, non_blocking=True):
+        drawn, sound = [], []
+        for one in uploaded(noise, self.tokens.device):
             self._advance(one)
             drawn.append(self.tokens.clone())
+            sound.append(self.finite.clone())
             self._lengths = [length and length + 1 for length in self._lengths]
-        return torch.stack(drawn).tolist(), self.finite.tolist()
+        ids, finite = torch.stack(drawn).tolist(), torch.stack(sound).tolist()
+        self._spoilt.update(row for row, is_finite in enumerate(finite[-1]) if not is_finite)
+        return ids, finite
 
     def _advance(self, noise: Tensor) -> None:
         used = min(max(self._lengths) + 1, self.rows.slots)

@@ -15,7 +15,7 @@ from mars5.ar.steps import lay_side_by_side
 from mars5.checkpoint import load_pair
 from mars5.codec import MelCodec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, ModelConfig
-from mars5.device import memory_errors, resolve_device, resolve_dtype
+from mars5.device import at_work, resolve_device, resolve_dtype
 from mars5.encodec import EncodecCodec
 from mars5.engine import Engine
 from mars5.hub import NANO, find
@@ -37,7 +37,7 @@ Parts = tuple[TextTokenizer, SpeechTokenizer, ModelConfig, EncodecCodec | MelCod
 Model = TypeVar("Model", CodecLM, ResidualTransformer)
 
 
-@memory_errors()
+@at_work()
 def random_system(
     size: str,
     device: str | torch.device | None = None,

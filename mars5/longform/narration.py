@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mars5.config import SAMPLE_RATE, InferenceConfig
-from mars5.device import memory_errors
+from mars5.device import at_work
 from mars5.engine import Engine
 from mars5.errors import GenerationError
 from mars5.longform.levels import levelled, speech_level
@@ -134,7 +134,7 @@ def speeches(
         yield _spoken(speak, index, piece, seeds, check, cfg.speed, attempts=1)
 
 
-@memory_errors()
+@at_work()
 def _spoken(
     speak: Callable[[torch.Generator | None], Speech],
     index: int,

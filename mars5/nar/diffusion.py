@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mars5.device import uploaded
+
 TINY = 1e-30
 ONEHOT_FLOOR = 1e-7
 UNIFORM_FLOOR = 1e-7
@@ -122,7 +124,8 @@ def uniforms(
 ) -> Tensor:
     """Uniforms in [0, 1), drawn where the generator lives (None: torch's global CPU one)."""
     source = generator.device if generator is not None else torch.device("cpu")
-    return torch.rand(shape, generator=generator, device=source, dtype=dtype).to(device)
+    drawn = torch.rand(shape, generator=generator, device=source, dtype=dtype)
+    return uploaded(drawn, torch.device(device))
 
 
 def log_evidence(t: Tensor | int, schedule: Schedule, n_classes: int) -> Tensor:

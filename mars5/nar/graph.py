@@ -1,4 +1,4 @@
-"""The NAR's decoder as CUDA graphs: one launch a step where there were hundreds."""
+"""The NAR's decoder as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -10,40 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mars5.capture import Replay, stream_number
 from mars5.config import N_CODEBOOKS
 from mars5.nar.model import Conditions, Grid, ResidualTransformer
 
 MAX_FRAMES = 1024  # of all rows; with more, arithmetic takes longer than launches
 FRAME_BUCKET, MEMORY_BUCKET = 64, 32  # a graph serves all lengths up to the next multiple
 KEPT = 8  # graphs, those used last
-WARM_UPS = 2  # runs before a capture, in which libraries make what they need
 
 Run = Callable[[], Tensor]
-
-
-def capture(run: Run) -> Run:
-    """The same work as a CUDA graph, which reads and writes the same tensors at each call."""
-    graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graph):
-        output = run()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return output
-
-    return replay
+Capture = Callable[[Run, torch.device], Run]
 
 
 @dataclass(frozen=True)
 class _Sizes:
     """What a graph is made for; lengths are rounded up."""
 
+    stream: int
     rows: int
     length: int
     memory: int
@@ -57,7 +40,7 @@ class GraphedDecoder:
     Threads may share one: they take turns.
     """
 
-    def __init__(self, model: ResidualTransformer, capture: Callable[[Run], Run] = capture) -> None:
+    def __init__(self, model: ResidualTransformer, capture: Capture = Replay) -> None:
         self.model, self._capture = model, capture
         self._steps: dict[_Sizes, _Step] = {}
         self._lock = threading.Lock()
@@ -78,6 +61,7 @@ class GraphedDecoder:
         if grid is None or rows * length > MAX_FRAMES:
             return self.model.decode(x, given, x_visible, grid, positions)
         sizes = _Sizes(
+            stream_number(x.device),
             rows,
             _bucket(length, FRAME_BUCKET),
             _bucket(given.visible.shape[1], MEMORY_BUCKET),
@@ -103,7 +87,7 @@ class _Step:
     def __init__(
         self,
         model: ResidualTransformer,
-        capture: Callable[[Run], Run],
+        capture: Capture,
         given: Conditions,
         sizes: _Sizes,
     ) -> None:
@@ -123,7 +107,8 @@ class _Step:
         wanted = torch.zeros((2, sizes.frames), dtype=torch.long, device=device)
         self.grid = Grid(wanted[0], wanted[1], sizes.levels)
         self._replay = capture(
-            lambda: model.decode(self.x, self.given, self.visible, self.grid, self.positions)
+            lambda: model.decode(self.x, self.given, self.visible, self.grid, self.positions),
+            device,
         )
 
     def __call__(
@@ -142,6 +127,9 @@ class _Step:
         self.given.time.copy_(given.time)
         self.given.keys[..., :memory, :] = given.keys
         self.given.values[..., :memory, :] = given.values
+        # A mask alone does not stop what another text left there, if that was not finite.
+        self.given.keys[..., memory:, :] = 0
+        self.given.values[..., memory:, :] = 0
         self.given.visible[:, memory:] = False
         self.given.visible[:, :memory] = given.visible
         self.grid.rows[:frames] = grid.rows

@@ -17,7 +17,7 @@ FLOOR_DB = -55.0  # under full scale: quieter blocks alone do not begin the soun
 
 def silence(seconds: float) -> Tensor:
     """(T,) zeros."""
-    return torch.zeros(round(seconds * SAMPLE_RATE))
+    return torch.zeros(round(seconds * SAMPLE_RATE), dtype=torch.float32)
 
 
 def fade_ends(wave: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def cross_fade(old: Tensor, new: Tensor) -> Tensor:
 
 def _ramp(n: int) -> Tensor:
     """n weights strictly between 0 and 1, rising."""
-    return torch.arange(1, n + 1) / (n + 1)
+    return torch.arange(1, n + 1, dtype=torch.float32) / (n + 1)
 
 
 class Edges:
@@ -52,9 +52,9 @@ class Edges:
 
     def __init__(self, top_db: float) -> None:
         self._top_db = top_db
-        self._held = torch.zeros(0)  # samples not given yet
+        self._held = silence(0)  # samples not given yet
         self._given = 0  # samples before those, the silence in front among them
-        self._unjudged = torch.zeros(0)  # the last samples, less than a block
+        self._unjudged = silence(0)  # the last samples, less than a block
         self._blocks = 0  # judged
         self._peak = FLOOR_DB  # the loudest block, in dB
         self._end: int | None = None  # sample behind the last sound and what is kept after it

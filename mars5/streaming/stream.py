@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mars5.audio import AudioInput
 from mars5.config import N_CODEBOOKS, SAMPLE_RATE, InferenceConfig
-from mars5.device import memory_errors
+from mars5.device import at_work
 from mars5.direction import Directed, Direction, directed
 from mars5.engine import Engine
 from mars5.errors import GenerationError
@@ -75,7 +75,7 @@ class SpeechStream(Iterator[Chunk]):
         self._chunks = self._run(pieces)
 
     def __next__(self) -> Chunk:
-        with self._at_work, memory_errors():
+        with self._at_work, at_work():
             if self._stopped.is_set():
                 self._chunks.close()
             chunk = next(self._chunks)

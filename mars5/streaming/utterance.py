@@ -25,7 +25,7 @@ from mars5.engine import Coarse, Engine, Task
 from mars5.nar.decode import Known
 from mars5.prompt import Prompt, speech_codes
 from mars5.speech import inaudible
-from mars5.streaming.edges import Edges, cross_fade
+from mars5.streaming.edges import Edges, cross_fade, silence
 from mars5.tempo import Tempo
 
 # Of codes in each chunk, the last number for all that follow. The second is short, too: a machine
@@ -157,7 +157,7 @@ class _Wave:
         self._estimator = engine.estimator(task).ahead(steps)  # all chunks have the same text
         self.finished = torch.zeros(0, N_CODEBOOKS, dtype=torch.int64)
         self._given = 0  # frames
-        self._old_end = torch.zeros(0)  # samples of the finished frames that are not yet given
+        self._old_end = silence(0)  # samples of the finished frames that are not yet given
 
     def of(self, coarse: Coarse, is_last: bool) -> Tensor:
         """The next samples (T,), now that there are these coarse codes."""

@@ -27,6 +27,7 @@ NUMBERED = {
     "no": "number", "nos": "numbers", "nr": "number", "p": "page", "pp": "pages",
     "vol": "volume", "vols": "volumes", "ch": "chapter", "fig": "figure", "figs": "figures",
     "sec": "section", "art": "article", "eq": "equation", "tel": "telephone",
+    "apt": "apartment", "ste": "suite", "ext": "extension",
 }  # fmt: skip
 
 MONTHS = {
@@ -44,6 +45,10 @@ EITHER = {
 }  # fmt: skip
 _EITHER_ONLY = {"al", "ph.d", "bros", "hrs", "mins", "lbs", "ft", "st"}
 _DAYS = {"mon", "tue", "tues", "wed", "thu", "thur", "thurs", "fri", "sat", "sun"}
+
+# Something else in capitals (a time, a state, an illness), unless all of the text is in capitals.
+_NAMES_IN_CAPITALS = frozenset({"EST", "CA", "CO", "MS", "MT"})
+_CAPITALS = re.compile(r"\.?\s+[A-Z]{2}")
 
 # Words that begin a sentence far more often than a name.
 STARTERS = frozenset(
@@ -71,7 +76,7 @@ def kind_of(word: str) -> str:
     "number" is no end if a number follows; "either" is one if `starts_sentence` says so.
     """
     low = word.lower()
-    if low in EITHER or low in _EITHER_ONLY or word == "CA":
+    if low in EITHER or low in _EITHER_ONLY or word in _NAMES_IN_CAPITALS:
         return "either"
     if low in TITLES or low in LINKS:
         return "never"
@@ -88,11 +93,22 @@ def _ending(match: re.Match[str]) -> str:
     return "." if rest and (rest[1] is None or starts_sentence(rest[1])) else ""
 
 
+def _is_name(match: re.Match[str]) -> bool:
+    """Whether it is "MS" as in "She has MS. It hurts", and not "MS. SMITH"."""
+    return match[1] in _NAMES_IN_CAPITALS and not _CAPITALS.match(match.string, match.end(1))
+
+
 def _title(match: re.Match[str]) -> str:
-    return TITLES[match[1].lower().rstrip(".")]
+    return match[0] if _is_name(match) else TITLES[match[1].lower().rstrip(".")]
+
+
+def _link(match: re.Match[str]) -> str:
+    return match[0] if _is_name(match) else _cased(match[1], LINKS[match[1].lower()])
 
 
 def _either(match: re.Match[str]) -> str:
+    if _is_name(match):
+        return match[0]
     return EITHER[" ".join(match[1].lower().split())] + _ending(match)
 
 
@@ -105,6 +121,7 @@ NUMBER_RULES: list[Rule] = [
         re.compile(rf"(?<![\w.])({_WORDS(NUMBERED)})\.\s?(?=[0-9])", re.IGNORECASE),
         lambda m: _cased(m[1], NUMBERED[m[1].lower()]) + " ",
     ),
+    (re.compile(r"(?<![\w.])EST\.(?=\s[0-9]{4}\b)"), lambda _: "established"),
 ]
 
 WORD_RULES: list[Rule] = [
@@ -117,13 +134,15 @@ WORD_RULES: list[Rule] = [
     (re.compile(r"\b(Mr|Mrs|Ms|Dr|Prof|St\.?)(?=\s+[A-Z])"), _title),
     (
         re.compile(rf"(?<![\w.])({_WORDS(map(re.escape, LINKS))})\.(?=[\s,(])", re.IGNORECASE),
-        lambda m: _cased(m[1], LINKS[m[1].lower()]),
+        _link,
     ),
     (
         re.compile(rf"(?<![\w.])(et\s+al|{_WORDS(k for k in EITHER if k != 'et al')})\.(?!\w)",
                    re.IGNORECASE),
         _either,
     ),
+    (re.compile(r"(?<!\w)([wW])/(?=\s)"), lambda m: _cased(m[1], "with")),
+    (re.compile(r"(?<!\w)([wW])/o(?=\s)"), lambda m: _cased(m[1], "without")),
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 from mars5.text.rules import Rule
-from mars5.text.words import INTEGER, NUMBER, cardinal, counted, digits, ordinal, parted
+from mars5.text.words import INTEGER, NUMBER, cardinal, counted, digits, ordinal, parted, plural
 
 _CURRENCIES = {
     "$": ("dollar", "dollars", "cent", "cents"), "US$": ("US dollar", "US dollars", "", ""),
@@ -31,14 +31,24 @@ _UNITS = {
     "kB": "kilobyte", "KB": "kilobyte", "MB": "megabyte", "GB": "gigabyte", "TB": "terabyte",
     "Mbps": "megabit per second", "°C": "degree Celsius", "°F": "degree Fahrenheit",
     "℃": "degree Celsius", "℉": "degree Fahrenheit", "°": "degree", "cal": "calorie",
-    "kcal": "kilocalorie", "kJ": "kilojoule",
+    "kcal": "kilocalorie", "kJ": "kilojoule", "tbsp": "tablespoon",
+    "tsp": "teaspoon", "fl oz": "fluid ounce", "¢": "cent",
 }  # fmt: skip
-_SAME_IN_PLURAL = {
-    "ft": "foot feet", "Hz": "hertz hertz", "kHz": "kilohertz kilohertz", "kWh": "kilowatt-hour "
-    "kilowatt-hours", "MHz": "megahertz megahertz", "GHz": "gigahertz gigahertz",
-    "dB": "decibel decibels", "%": "percent percent", "‰": "per mille per mille",
+_IRREGULAR = {
+    "ft": ("foot", "feet"), "sq ft": ("square foot", "square feet"), "in.": ("inch", "inches"),
+    "Hz": ("hertz", "hertz"), "kHz": ("kilohertz", "kilohertz"), "MHz": ("megahertz", "megahertz"),
+    "GHz": ("gigahertz", "gigahertz"), "kWh": ("kilowatt-hour", "kilowatt-hours"),
+    "dB": ("decibel", "decibels"), "%": ("percent", "percent"), "‰": ("per mille", "per mille"),
+}  # fmt: skip
+_POWERS = {
+    "100": "hundreds", "1000": "thousands", "10000": "tens of thousands",
+    "100000": "hundreds of thousands", "1000000": "millions",
 }  # fmt: skip
 _FRACTIONS = {"2": ("half", "halves"), "4": ("quarter", "quarters")}
+_PAIRS = {
+    "24/7": "twenty-four seven", "24/7/365": "twenty-four seven three sixty-five",
+    "9/11": "nine eleven", "20/20": "twenty twenty",
+}  # fmt: skip
 _OPERATORS = {
     "+": "plus", "=": "equals", "×": "times", "*": "times", "÷": "divided by", "−": "minus",
     "<": "is less than", ">": "is greater than", "≤": "is at most", "≥": "is at least",
@@ -52,11 +62,8 @@ _RANGE = rf"(?P<low>{NUMBER})(?:{_TO}(?P<high>[0-9,.]{{0,20}}[0-9]))?"
 
 
 def _unit(written: str, one: bool) -> str:
-    if written in _SAME_IN_PLURAL:
-        singular, _, many = _SAME_IN_PLURAL[written].partition(" ")
-        if written == "‰":
-            return "per mille"
-        return singular if one else many
+    if written in _IRREGULAR:
+        return _IRREGULAR[written][not one]
     singular = _UNITS[written]
     first, per, rest = singular.partition(" per ")
     kind, _, noun = first.rpartition(" ")
@@ -91,6 +98,44 @@ def _measure(match: re.Match[str]) -> str:
     return f"{_low_to_high(match)} {_unit(match['unit'], singular)}"
 
 
+def _with_dash(match: re.Match[str]) -> str:
+    """ "5%-10%" as "5-10%", but "$1.50-$2.50" and "5 m-1 km" as "$1.50 to $2.50", "5 m to 1 km"."""
+    sign, low, unit, dash, other_sign, high, other_unit = match.groups(default="")
+    unit, other_unit = unit.strip(), other_unit.strip()
+    both = (sign and other_sign) or (unit and other_unit)
+    if not both and (not unit or dash.strip() != dash):
+        return match[0]
+    alike = sign == other_sign and (unit == other_unit or (unit == "°" and other_unit[:1] == "°"))
+    if alike and not (sign and "." in low + high):
+        return f"{sign}{low}-"
+    return f"{sign}{low}{unit} to {other_sign}"
+
+
+def _plural(match: re.Match[str]) -> str:
+    """ "1,000s", "100s of", "$100s"; other numbers without a comma or sign are seconds."""
+    number = match["number"].replace(",", "")
+    powers = {**_POWERS, "10": "tens"} if match["tens"] else _POWERS
+    counted_by = match["sign"] or "," in match["number"]
+    if not counted_by and not (match["of"] and number in powers):
+        return match[0]
+    many = powers.get(number)
+    if match["sign"] and many:
+        many += f" of {_CURRENCIES[match['sign']][1]}"
+    return (many or plural(cardinal(number))) + (match["of"] or "")
+
+
+def _pair(match: re.Match[str]) -> str:
+    """What is no fraction though written like one: "50/50", "24/7", "8/10", "120/80"."""
+    above, below = match["above"], match["below"]
+    if match[0] in _PAIRS or int(above) + int(below) == 100:
+        return _PAIRS.get(match[0], f"{cardinal(above)} {cardinal(below)}")
+    if above == below or (below in ("10", "100") and above != "1" and not match["part"]):
+        return f"{cardinal(above)} out of {cardinal(below)}{match['part'] or ''}"
+    if int(above) > int(below) > 10:
+        return f"{cardinal(above)} over {cardinal(below)}{match['part'] or ''}"
+    return match[0]
+
+
 def _fraction(match: re.Match[str]) -> str:
     whole, above, below = match["whole"], match["above"], match["below"]
     if below in ("0", "1") or below.startswith("0"):
@@ -100,9 +145,10 @@ def _fraction(match: re.Match[str]) -> str:
     else:
         one, many = _FRACTIONS.get(below) or (ordinal(below), ordinal(below) + "s")
         said = f"{cardinal(above)} {one if above == '1' else many}"
+    unit = f" {_unit(match['unit'], not whole)}" if match["unit"] else ""
     if not whole:
-        return said
-    return f"{cardinal(whole)} and {'a ' + said[4:] if above == '1' else said}"
+        return said + unit
+    return f"{cardinal(whole)} and {'a ' + said[4:] if above == '1' else said}{unit}"
 
 
 def _feet(match: re.Match[str]) -> str:
@@ -121,26 +167,72 @@ def _any_of(names: object) -> str:
     return "|".join(sorted(map(re.escape, names), key=len, reverse=True))  # type: ignore[call-overload]
 
 
-_UNIT = _any_of([*_UNITS, *_SAME_IN_PLURAL])
+_UNIT = _any_of([*_UNITS, *(unit for unit in _IRREGULAR if unit != "in.")])
 _SIGN = _any_of([s for s in _CURRENCIES if not s.isalpha()])
 _CODE = _any_of([s for s in _CURRENCIES if s != "US$"])
 _SCALE = r"(?P<scale>(?i:thousand|million|billion|trillion|bn|mn|[kmb])\b)"
 _PER = re.compile(r"\s?/\s?(hour|hr|day|night|week|month|year|person|minute|second|kg|km)\b")
 
 SIGN_RULES: list[Rule] = [
-    (re.compile(rf"(?<![\w.,)])(?<!\d\s)[-−](?=(?:{_SIGN})?\.?[0-9])"), lambda _: "minus "),
-]
+    # "€12,50" and "12,50 €"
+    (re.compile(r"([€£$]\s?[0-9]{1,3}),(?=[0-9]{2}(?![\w,]|[.,][0-9]))"), lambda m: f"{m[1]}."),
+    (re.compile(r"(?<![\w.,])([0-9]{1,3}),(?=[0-9]{2}\s?€)"), lambda m: f"{m[1]}."),
+    (re.compile(r"(?<=[0-9])(?<!\b0)x(?=[0-9])"), lambda _: " by "),
+    (re.compile(r"(?<![\w.,+-])[1-9][0-9]{0,2}(?: [0-9]{3}){0,3} 000(?!\w| [0-9])"),
+     lambda m: m[0].replace(" ", "")),
+    (
+        re.compile(
+            rf"(?<![\w.])({_SIGN})?({NUMBER})(\s?(?:{_UNIT}|[kKMB]|bn|mn))?(\s?[-–‒−]\s?)"
+            rf"({_SIGN})?(?=({NUMBER})(\s?(?:{_UNIT}|[kKMB]|bn|mn)(?![\w²³']))?)"
+        ),
+        _with_dash,
+    ),
+    (re.compile(rf"(?<![\w.,)%°])(?<!\d\s)[-−](?=(?:{_SIGN})?\.?[0-9])"), lambda _: "minus "),
+    (re.compile(rf"(?<![\w)])(~|(?<!\d\s)[≈±<>≤≥+])\s?(?=(?:{_SIGN})?\.?[0-9])"),
+     lambda m: _BEFORE[m[1]]),
+]  # fmt: skip
 
 RULES: list[Rule] = [
+    (
+        re.compile(
+            rf"(?<![\w.])(?P<sign>{_SIGN})?(?P<number>{INTEGER})'?s\b"
+            r"(?P<of>(?P<tens>\sof\s(?=(?:thou|mill|bill|trill)[a-z]{2,4}s\b))|\sof\b)?"
+        ),
+        _plural,
+    ),
     (re.compile(rf"(?P<sign>{_SIGN})\s?{_RANGE}(?:\s?{_SCALE})?(?![0-9])"), _money),
     (re.compile(rf"(?<![\w.]){_RANGE}(?:\s?{_SCALE})?\s?(?P<sign>{_CODE})(?!\w)"), _money),
-    (re.compile(r"(?<![\w.])([0-9])(?:'|ft )([0-9]|1[01])(?:\"|in\b)"), _feet),
-    (re.compile(rf"(?<!\w){_RANGE}\s?-?(?P<unit>{_UNIT})(?![\w²³'])"), _measure),
-    (re.compile(r"(?<![\w./,])24/7(?![\w/])"), lambda _: "twenty-four seven"),
+    (
+        re.compile(
+            r"(?<![\w.])([0-9])(?:'|\s?ft\.?\s)([0-9]|1[01])(?:\"|\s?in\b(?:\.(?=,|\s[a-z]))?)"
+        ),
+        _feet,
+    ),
+    # The full stop of "6 ft. tall" goes.
+    (
+        re.compile(
+            rf"(?<![\w/⁄]){_RANGE}\s?-?(?P<unit>(?:{_UNIT})(?![\w²³'])|in\.(?=\s[a-z]))"
+            r"(?:(?<=[a-z])\.(?=,|\s[a-z]))?"
+        ),
+        _measure,
+    ),
+    (
+        re.compile(r"(?<![\w./,])([0-9]{1,3}\.[0-9])/([0-9]{1,3})(?![\w/]|\.[0-9])"),
+        lambda m: f"{cardinal(m[1])} out of {cardinal(m[2])}",
+    ),
+    (re.compile(r"(?<![\w.,/-])50-50(?![\w/-])"), lambda _: "fifty fifty"),
+    (re.compile(r"(?<=[0-9])\s?(bn|mn)\b"), lambda m: " " + _SCALES[m[1]]),
+    (
+        re.compile(
+            r"(?<![\w./,])(?<![0-9]\s)(?P<above>[0-9]{1,3})/(?P<below>[1-9][0-9]{0,2})(?:(?<=24/7)/365)?"
+            r"(?![\w/]|\.[0-9])(?P<part>\s(?:of|inch|inches|miles?|seconds?)\b)?"
+        ),
+        _pair,
+    ),
     (
         re.compile(
             r"(?<![\w./,])(?:(?P<whole>[0-9]{1,6})\s)?(?P<above>[0-9]{1,4})[/⁄](?P<below>[0-9]{1,4})"
-            r"(?![\w/]|\.[0-9])"
+            rf"(?:\s?(?P<unit>{_UNIT})(?![\w²³'])(?:(?<=[a-z])\.(?=,|\s[a-z]))?|(?![\w/]|\.[0-9]))"
         ),
         _fraction,
     ),
@@ -150,7 +242,6 @@ RULES: list[Rule] = [
     (re.compile(r"(?<=[0-9])\s?([+=×*÷−<>≤≥±≈^])\s?(?=[0-9])"), _operator),
     (re.compile(r"(?<=[0-9])\s-\s(?=[0-9])"), lambda _: " minus "),
     (re.compile(r"(?<=[0-9]):(?=[0-9])"), lambda _: " to "),
-    (re.compile(r"(?<![\w)])([~≈±<>≤≥+])\s?(?=\.?[0-9])"), lambda m: _BEFORE[m[1]]),
     (re.compile(r"(?<![\w])(?<![0-9]-)(?P<low>[0-9]{1,15})-(?=[0-9])"), lambda m: f"{m[1]} to "),
     (re.compile(r"(?<=[0-9])\s?[–—‒]\s?(?=[0-9])"), lambda _: " to "),
     (re.compile(r"(?<!\w)#\s?(?=[0-9])"), lambda _: "number "),

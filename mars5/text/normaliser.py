@@ -13,6 +13,7 @@ _RULES: list[Rule] = [
     *web.RULES,
     *phones.RULES,
     *dates.RULES,
+    *phones.GROUP_RULES,
     *abbreviations.NUMBER_RULES,
     *roman.RULES,
     *amounts.SIGN_RULES,

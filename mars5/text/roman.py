@@ -15,10 +15,10 @@ _RULERS = (
 )
 _PARTS = (
     "Chapter|Part|Volume|Book|Act|Scene|Section|Phase|Stage|Type|Level|Appendix|World War|Title|"
-    "Article"
+    "Article|Super Bowl"
 )
-_NUMERAL = r"X{0,3}(?:IX|IV|V?I{0,3})"
-_VALUES = {"I": 1, "V": 5, "X": 10}
+_NUMERAL = r"(?:XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50}
 
 
 def _value(numeral: str) -> str:
@@ -35,12 +35,13 @@ def _part(match: re.Match[str]) -> str:
 
 RULES: list[Rule] = [
     # One letter may be an initial or the word "I"; two and more are numerals.
+    (re.compile(r"\b(World War)\s(I)\b(?!\.\w|')"), _part),
     (
         re.compile(rf"\b({_RULERS})\s(?=[IVX]{{2}})({_NUMERAL})(?<=[IVX])\b(?!\.\w)"),
         lambda m: f"{m[1]} the {ordinal(_value(m[2])).capitalize()}",
     ),
     (
-        re.compile(rf"\b((?i:{_PARTS}))\s(?=[IVX]{{2}}|[VX]\b)({_NUMERAL})(?<=[IVX])\b(?!\.\w)"),
+        re.compile(rf"\b((?i:{_PARTS}))\s(?=[IVXL]{{2}}|[VX]\b)({_NUMERAL})(?<=[IVXL])\b(?!\.\w)"),
         _part,
     ),
 ]

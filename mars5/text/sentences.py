@@ -34,6 +34,7 @@ _MARKER = re.compile(r"[-*•‣◦▪·+]\s|[–—]|\(?[0-9]{1,3}[.)]\s|\(?[a-
 _ENUMERATOR = re.compile(r"\(?(?:[0-9]{1,3}|[a-zA-Z])")
 _BLANKS = re.compile(r"\s+")
 _MARKER_LENGTH = 7
+_MEASURE = re.compile(r"[0-9¼-¾⅐-⅞][\s-]?[a-z]{1,4}\Z")  # "6 ft": in "6 ft. tall" it goes on
 _EXCLAIMING_NAMES = frozenset({"yahoo", "jeopardy"})
 
 
@@ -239,6 +240,8 @@ class SentenceStream:
             return not first.islower()
         begun = self._text[self._start : at]
         if last == begun and _ENUMERATOR.fullmatch(begun):
+            return False
+        if first.islower() and _MEASURE.search(begun[-8:]):
             return False
         if not over and kind_of(last) in ("number", "either"):
             raise _Wait

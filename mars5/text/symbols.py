@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
+from html.entities import html5
 
 from mars5.text.rules import Rule
 
@@ -32,10 +34,26 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def plain_characters(text: str) -> str:
-    """`text` with typographic quotes, blanks and digits as on a keyboard."""
-    return _OTHER_DIGIT.sub(lambda m: str(unicodedata.decimal(m[0])), text.translate(_SAME))
+    """`text` with typographic quotes, blanks and digits as on a keyboard, and without HTML's names.
+
+    It holds no control character that was not there.
+    """
+    text = _ENTITY.sub(_character, text).translate(_SAME)
+    return _OTHER_DIGIT.sub(lambda m: str(unicodedata.decimal(m[0])), text)
 
 
+def _character(match: re.Match[str]) -> str:
+    """What "&amp;" stands for, and what is no name as it is: "Q&As;"."""
+    name = match[1] + ";"
+    if name[0] != "#" and name not in html5:
+        return match[0]
+    characters = html.unescape("&" + name)
+    kept = [" " if c.isspace() else c for c in characters if c.isspace() or c.isprintable()]
+    return "".join(kept)
+
+
+# Written twice, "&amp;nbsp;" is a blank, too.
+_ENTITY = re.compile(r"&(?:amp;)*(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 
 FIRST_RULES: list[Rule] = [
@@ -48,8 +66,9 @@ FIRST_RULES: list[Rule] = [
 ]  # fmt: skip
 
 LAST_RULES: list[Rule] = [
-    (re.compile(r"(?<=[^\W_])²"), lambda _: " squared"),
-    (re.compile(r"(?<=[^\W_])³"), lambda _: " cubed"),
+    (re.compile(r"(?<=[^\W_])\s?²"), lambda _: " squared"),
+    (re.compile(r"(?<=[^\W_])\s?³"), lambda _: " cubed"),
+    (re.compile(r"(?<=[^\W_])\+(?![\w+])"), lambda _: " plus"),  # "18+", "A+", but "C++"
     (re.compile(r"(?<=\w)&(?=\w)"), lambda _: " and "),
     (re.compile(r"&"), lambda _: "and"),
     (re.compile(r"(?<=\w)@(?=\w)"), lambda _: " at "),
