@@ -198,13 +198,12 @@ class _Job:
         """Coarse codes (n,) of the new words.
 
         With ears the AR also says words around them, as it has learnt, and the new ones are cut
-        out. It goes on from the coarse codes `before` them; one with a delivery of its own begins
-        afresh, since it cannot go on from other people's.
+        out. It goes on from the coarse codes `before` them, or begins afresh where it cannot.
         """
         first, stop = change.j1, change.j2
         if self.ears is not None:
             stop = min(len(self.new), change.j2 + _AROUND)
-            if self.engine.config.prompt.own_delivery:
+            if not self.engine.goes_on_from(self.task.voice):
                 first, before = max(0, change.j1 - _AROUND), before[:0]
         new = self._said(change.j1, change.j2)
         parts = [self._said(first, change.j1), new, self._said(change.j2, stop)]

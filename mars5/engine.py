@@ -235,6 +235,11 @@ class Engine:
             return None
         return self.voices.of(None)
 
+    def goes_on_from(self, voice: Voice) -> bool:
+        """Whether the AR can: with a delivery of its own it goes on from its own codes alone."""
+        own = self._own()
+        return own is None or torch.equal(own.codes, voice.codes)
+
     def _delivering(self, voice: Voice) -> Voice:
         """The voice that the AR speaks with: this one, or the checkpoint's own.
 
