@@ -367,6 +367,15 @@ def test_with_ears_a_delivery_of_its_own_begins_afresh(
     assert span.frames[1] - span.frames[0] == 2 * 5
 
 
+def test_the_ar_goes_on_from_its_own_voice(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny.engine.goes_on_from(voice)
+    own = with_own_delivery(tiny, monkeypatch)
+    assert tiny.engine.goes_on_from(replace(own, transcript=None))
+    assert not tiny.engine.goes_on_from(voice)
+
+
 @pytest.mark.parametrize("frames", [0, 1, 8])
 def test_too_little_speech_for_the_new_words_is_an_error(
     frames: int, tiny: Mars5TTS, voice: Voice, million: Callable[[int], list[str]]
