@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -137,6 +138,49 @@ def test_inputs_that_are_not_there(
 ) -> None:
     monkeypatch.setattr(command, "Recogniser", lambda *_: pytest.fail("loaded"))
     assert "gone.wav" in error_of(INPUTS[name], capsys)
+
+
+FROM_STANDARD_INPUT = (["say", "-"], ["stream", "-", "-o", "a.wav"])
+
+
+@pytest.mark.parametrize("line", FROM_STANDARD_INPUT, ids=["say", "stream"])
+def test_standard_input_that_is_closed(
+    line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    said = error_of(line, capsys)
+    assert "standard input is closed: send a text to it, as in 'mars5 say - < chapter.txt'" in said
+
+
+def test_standard_input_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with os.fdopen(os.open("text.txt", os.O_WRONLY), encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert "cannot read standard input: " in error_of(["say", "-"], capsys)
+
+
+@pytest.mark.parametrize("text", ["a text.txt", "text.txt", "-", "x" * 5000, "a\nb"])
+@pytest.mark.parametrize("command", ["say", "stream"])
+def test_a_text_that_names_a_file_draws_a_warning(
+    command: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(*_: object, **__: object) -> None:
+        raise HubError("no model")
+
+    for name in ("a text.txt", "-"):
+        Path(name).write_text("Hello.")
+    monkeypatch.setattr(Mars5TTS, "from_pretrained", absent)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello."), "utf-8"))
+    assert main([command, text, "-o", "a.wav"]) == 1
+    remedies = {"text.txt": "-f text.txt", "a text.txt": "-f 'a text.txt'"}
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warned == [
+        f"mars5: warning: speaking the name of the file {text!r}: 'mars5 say {remedy}' speaks its "
+        "text"
+        for name, remedy in remedies.items()
+        if name == text
+    ]
 
 
 @pytest.mark.parametrize("more", [[], ["--sweep", "folder"]])
