@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from mars5 import Mars5TTS
 from mars5.cli import main
 from mars5.commands import doctor
+from mars5.commands.arguments import build_parser
+from mars5.commands.checks import check_line
 from mars5.errors import HubError
 from mars5.eval import command
 
@@ -73,6 +76,7 @@ def test_outputs_that_cannot_be_meant(name: str, capsys: pytest.CaptureFixture[s
     assert said in error_of(line, capsys)
 
 
+BANK = ["--instructions", "warm", "--styles", "bank"]
 KEPT = {
     "say": ["say", "x", "--ref", "me.wav", "-o", "me.wav"],
     "say, other name": ["say", "x", "--ref", "me.wav", "-o", "folder.wav/../me.wav"],
@@ -82,6 +86,11 @@ KEPT = {
     "say in a voice": ["say", "x", "--voice", "me.wav", "-o", "me.wav"],
     "say words": ["say", "x", "--lexicon", "me.wav", "-o", "me.wav"],
     "report": ["say", "x", "--ref", "me.wav", "--json", "link.json"],
+    "say by a bank": ["say", "x", *BANK, "-o", "./bank/warm.wav"],
+    "say by a bank, link": ["say", "x", *BANK, "-o", "me.wav"],
+    "stream by a bank": ["stream", "x", *BANK, "-o", "bank/warm.wav"],
+    "chapter by a bank": ["say", "-f", "text.txt", *BANK, "-o", "bank/warm.wav"],
+    "batch by a bank": ["batch", "text.txt", *BANK, "-o", "bank"],
     "stream": ["stream", "x", "--ref", "me.wav", "-o", "me.wav"],
     "edit": ["edit", "me.wav", *WORDS, "-o", "me.wav"],
     "edit by times": ["edit", "text.txt", *WORDS, "--times", "me.wav", "-o", "me.wav"],
@@ -103,10 +112,26 @@ def test_no_input_is_replaced(name: str, capsys: pytest.CaptureFixture[str]) -> 
     Path("out").mkdir()
     Path("out/00001.wav").symlink_to("../me.wav")
     Path("out/manifest.jsonl").write_text("Hello.")
+    style_bank(clips=["warm.wav", "00001.wav"])
     said = error_of(KEPT[name], capsys)
     assert " would replace " in said
     assert "which is also read, as " in said
     assert Path("text.txt").read_text() == Path("out/manifest.jsonl").read_text() == "Hello."
+
+
+def style_bank(clips: list[str]) -> None:
+    """A bank in the folder "bank", whose clips are the recording."""
+    Path("bank").mkdir()
+    style = {"caption": "warm", "licence": "CC0"}
+    rows = [json.dumps({**style, "name": clip, "file": clip}) for clip in clips]
+    Path("bank/styles.jsonl").write_text("\n".join(rows))
+    for clip in clips:
+        Path("bank", clip).symlink_to("../me.wav")
+
+
+def test_other_files_may_be_written_into_a_bank() -> None:
+    style_bank(clips=["warm.wav"])
+    check_line(build_parser().parse_args(["say", "x", *BANK, "-o", "bank/cold.wav"]))
 
 
 def test_only_pipes_offer_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
