@@ -34,7 +34,8 @@ from mars5.commands.options import (
     STANDARD,
 )
 from mars5.commands.speaker import make_speaker, read_wishes
-from mars5.errors import ConfigError, Mars5Error, TextError
+from mars5.commands.texts import whole_text
+from mars5.errors import ConfigError, Mars5Error
 from mars5.text import MAX_TEXT, check_speakable
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _say(args: argparse.Namespace) -> int:
     from mars5.commands.report import write_report
     from mars5.seeds import fresh_seed
 
-    text = check_speakable(_read_text(args.text), max_characters=MAX_TEXT)
+    text = check_speakable(whole_text(args.text), max_characters=MAX_TEXT)
     seed = fresh_seed() if args.seed is None else args.seed
     verify = _verify(args.verify)
     speaker = make_speaker(args, read_wishes(args), text)
@@ -145,15 +146,6 @@ def _tell_heard(speech: Speech) -> None:
 
         for hearing in speech.heard:
             tell(describe(hearing))
-
-
-def _read_text(text: str) -> str:
-    if text != STANDARD:
-        return text
-    try:
-        return sys.stdin.read().strip()
-    except UnicodeDecodeError as error:
-        raise TextError(f"standard input is not {error.encoding} text: {error.reason}") from error
 
 
 def _write(output: str, speech: Speech) -> None:

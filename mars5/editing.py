@@ -26,6 +26,7 @@ from mars5.nar.decode import Known
 from mars5.prompt import speech_codes
 from mars5.seeds import Seeds
 from mars5.text import check_speakable, rewriter
+from mars5.text.controls import unescape
 from mars5.transcripts import Change, Times, changes, check_end, check_times, gap, heard_times
 from mars5.verify import Hearing, Verify, recogniser, verified
 from mars5.voice import Voice
@@ -43,8 +44,9 @@ class EditedSpan:
     """One change.
 
     Attributes:
-        old, new: the words before and after, as the transcripts have them; "" for an insertion or
-            a deletion. What is written out together ("$5 million") changes together.
+        old, new: the words before and after, as the transcripts have them, but for the backslash
+            of an escaped tag; "" for an insertion or a deletion. What is written out together ("$5
+            million") changes together.
         removed: (start, stop) frames of the recording's codes that went.
         frames: (start, stop) frames of the edited codes that came.
     """
@@ -96,6 +98,7 @@ def edit(
     check_speakable(transcript, "transcript")
     check_speakable(new_transcript, "new_transcript")
     changed = changes(transcript, new_transcript, rewrite)
+    transcript, new_transcript = unescape(transcript), unescape(new_transcript)
     old, new = transcript.split(), new_transcript.split()
     _check_spoken(changed, new, rewrite)
     if times is None:

@@ -17,7 +17,7 @@ from mars5.eval.alignment import align
 from mars5.eval.clips import to_judges
 from mars5.eval.ears import Recogniser
 from mars5.eval.text import word_errors, words_of
-from mars5.text.controls import check_no_pause
+from mars5.text.controls import check_no_pause, unescape
 
 MAX_WORD_ERROR_RATE = 0.4  # of what is heard against the transcript: more means another recording
 _SLACK = 0.1  # seconds by which times may exceed the recording
@@ -52,7 +52,8 @@ def changes(
     """
     check_no_pause(transcript, "transcript")
     check_no_pause(new_transcript, "new_transcript")
-    old, new = (_said_units(text.split(), rewrite) for text in (transcript, new_transcript))
+    texts = (unescape(text) for text in (transcript, new_transcript))
+    old, new = (_said_units(text.split(), rewrite) for text in texts)
     found = SequenceMatcher(None, [x.said for x in old], [x.said for x in new], autojunk=False)
     changed = [
         Change(*_places(old, i1, i2), *_places(new, j1, j2))

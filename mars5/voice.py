@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from mars5.audio_files import container
-from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS
-from mars5.errors import ConfigError, TextError, VoiceError
-from mars5.files import replacing
-from mars5.text import check_speakable
+from mars5.errors import ConfigError, VoiceError
+from mars5.voice_file import SPEAKERS, Contents, read, write
 
 if TYPE_CHECKING:
     from mars5.styles import StyleChoice
 
-FORMAT = "mars5-voice 1"
-_BLEND = "blend"
 _LEAST_LENGTH = 0.1  # of a mixture, as a share of its parts'; under it little but rounding is left
-_SPEAKERS = ("ar_speaker", "nar_speaker")
-MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_PARTS = 16  # of a blend
 PROMPT_STRENGTH = 0.5  # from here on a style's codes are continued instead of the voice's
-MAX_FRAMES = 8192  # the longest reference, a minute of EnCodec, has 4500
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +138,7 @@ class Voice:
         }
         shares = " + ".join(f"{w:.4g} of voice {i}" for i, w in enumerate(weights, 1))
         ar, nar = (
-            _mixed(name, [getattr(voice, name) for voice in voices], weights) for name in _SPEAKERS
+            _mixed(name, [getattr(voice, name) for voice in voices], weights) for name in SPEAKERS
         )
         return cls(
             first.codes[:0], None, first.codec, first.checkpoint, ar, nar,
@@ -194,32 +182,11 @@ class Voice:
         """
         if self.style is not None:
             raise VoiceError("a voice with a style is not saved: save the two apart, and join them")
-        tensors = {
-            "codes": self.codes.to("cpu", torch.int16).contiguous(),
-            "ar_speaker": self.ar_speaker.to("cpu", torch.float32).contiguous(),
-            "nar_speaker": self.nar_speaker.to("cpu", torch.float32).contiguous(),
-        }
-        metadata = {
-            "format": FORMAT,
-            "codec": self.codec,
-            "checkpoint": self.checkpoint,
-            "provenance": json.dumps(self.provenance),
-        }
-        if self.is_blend:
-            metadata["kind"] = _BLEND
-        if self.transcript is not None:
-            metadata["transcript"] = self.transcript
-        if self.frame_rate is not None:
-            metadata["frame_rate"] = repr(self.frame_rate)
-        target = Path(path)
-        try:
-            with replacing(target) as temporary:
-                temporary.write_bytes(save(tensors, metadata))
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-            raise VoiceError(
-                f"cannot write the voice {target}: {error}; give a file name in an existing folder "
-                "that you may write to and that has space"
-            ) from error
+        contents = Contents(
+            self.codes, self.transcript, self.codec, self.checkpoint,
+            self.ar_speaker, self.nar_speaker, self.provenance, self.frame_rate,
+        )  # fmt: skip
+        write(path, contents)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Voice:
@@ -228,68 +195,7 @@ class Voice:
         Raises:
             VoiceError: no such file, or not a voice file, or a damaged one.
         """
-        path = Path(path)
-        try:
-            size = path.stat().st_size if path.is_file() else None
-        except OSError:  # such as too long a name
-            size = None
-        if size is None:
-            raise VoiceError(f"no voice file at {path}: make one with `mars5 voice make`")
-        data = b""
-        try:
-            with path.open("rb") as file:  # never mapped: it may be cut short while in use
-                data = file.read(MAX_FILE_BYTES)
-            if size > MAX_FILE_BYTES:
-                raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
-            tensors = load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            texts = header.get("__metadata__", {})
-            provenance = json.loads(texts.get("provenance", "{}"))
-            frame_rate = float(texts["frame_rate"]) if "frame_rate" in texts else None
-        except KeyError as error:  # safetensors takes more types than it knows for torch
-            raise VoiceError(
-                f"{path} is no voice file: it holds a tensor of type {error}, which cannot be read"
-            ) from error
-        except (SafetensorError, OSError, ValueError, RecursionError) as error:
-            if container(data) is not None:
-                raise VoiceError(
-                    f"{path} is a recording, not a voice file: give it to --ref, or make a voice "
-                    "of it with `mars5 voice make`"
-                ) from error
-            raise VoiceError(f"{path} is no intact voice file: {error}") from error
-        return cls._from_parts(path, tensors, texts, provenance, frame_rate)
-
-    @classmethod
-    def _from_parts(
-        cls, path: Path, tensors: dict[str, Tensor], texts: dict[str, str], provenance: object,
-        frame_rate: float | None,
-    ) -> Voice:  # fmt: skip
-        if texts.get("format") != FORMAT:
-            raise VoiceError(
-                f"{path}: format is {texts.get('format')!r}, expected {FORMAT!r}: "
-                "make the voice again with this version"
-            )
-        if not {"codes", *_SPEAKERS} <= tensors.keys() or "codec" not in texts:
-            raise VoiceError(f"{path} lacks codes, speaker vectors or the codec's name")
-        blend = texts.get("kind") == _BLEND
-        codes = _checked_codes(path, tensors["codes"], blend)
-        if blend and "transcript" in texts:
-            raise VoiceError(f"{path} is a blend of voices, but has a transcript: make it again")
-        speakers = [_checked_speaker(path, name, tensors[name]) for name in _SPEAKERS]
-        if not isinstance(provenance, dict):
-            raise VoiceError(f"{path}: provenance is no object")
-        if frame_rate is not None and not 0 < frame_rate < 1000:  # also refuses NaN
-            raise VoiceError(f"{path}: frame_rate is {frame_rate}, expected 0 to 1000 per second")
-        return cls(
-            codes,
-            _checked_transcript(path, texts.get("transcript")),
-            texts["codec"],
-            texts.get("checkpoint", ""),
-            speakers[0],
-            speakers[1],
-            {str(key): str(value) for key, value in provenance.items()},
-            frame_rate,
-        )
+        return cls(*read(path))
 
 
 def _checked_parts(parts: Sequence[tuple[Voice, float]]) -> tuple[list[Voice], list[float]]:
@@ -345,33 +251,3 @@ def _mixed(name: str, vectors: list[Tensor], weights: list[float]) -> Tensor:
             f"the voices cancel out in {name}: choose weights that differ more, or other voices"
         )
     return (mixture * (length / mixture.norm())).float()
-
-
-def _checked_codes(path: Path, codes: Tensor, blend: bool) -> Tensor:
-    if codes.dtype != torch.int16 or codes.ndim != 2 or codes.shape[1] != N_CODEBOOKS:
-        raise VoiceError(
-            f"{path}: codes are {codes.dtype} of shape {tuple(codes.shape)}, expected torch.int16 "
-            f"of shape (frames, {N_CODEBOOKS})"
-        )
-    if blend and len(codes) == 0:
-        return codes.long()
-    if blend:
-        raise VoiceError(f"{path} is a blend of voices, but has {len(codes)} frames of codes")
-    if not 1 <= len(codes) <= MAX_FRAMES:
-        raise VoiceError(f"{path} has {len(codes)} frames of codes, expected 1 to {MAX_FRAMES}")
-    if codes.min() < 0 or codes.max() >= CODEBOOK_SIZE:
-        raise VoiceError(f"{path}: codes lie outside 0..{CODEBOOK_SIZE - 1}")
-    return codes.long()
-
-
-def _checked_speaker(path: Path, name: str, vector: Tensor) -> Tensor:
-    if vector.dtype != torch.float32 or vector.ndim != 1 or not vector.isfinite().all():
-        raise VoiceError(f"{path}: {name} is no vector of finite float32 numbers")
-    return vector
-
-
-def _checked_transcript(path: Path, transcript: str | None) -> str | None:
-    try:
-        return None if transcript is None else check_speakable(transcript, "the transcript")
-    except TextError as error:
-        raise VoiceError(f"{path}: {error}") from error

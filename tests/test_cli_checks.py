@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 from mars5 import Mars5TTS
 from mars5.cli import main
 from mars5.commands import doctor
+from mars5.commands.arguments import build_parser
+from mars5.commands.checks import check_line
 from mars5.errors import HubError
 from mars5.eval import command
 
@@ -72,6 +76,7 @@ def test_outputs_that_cannot_be_meant(name: str, capsys: pytest.CaptureFixture[s
     assert said in error_of(line, capsys)
 
 
+BANK = ["--instructions", "warm", "--styles", "bank"]
 KEPT = {
     "say": ["say", "x", "--ref", "me.wav", "-o", "me.wav"],
     "say, other name": ["say", "x", "--ref", "me.wav", "-o", "folder.wav/../me.wav"],
@@ -81,6 +86,11 @@ KEPT = {
     "say in a voice": ["say", "x", "--voice", "me.wav", "-o", "me.wav"],
     "say words": ["say", "x", "--lexicon", "me.wav", "-o", "me.wav"],
     "report": ["say", "x", "--ref", "me.wav", "--json", "link.json"],
+    "say by a bank": ["say", "x", *BANK, "-o", "./bank/warm.wav"],
+    "say by a bank, link": ["say", "x", *BANK, "-o", "me.wav"],
+    "stream by a bank": ["stream", "x", *BANK, "-o", "bank/warm.wav"],
+    "chapter by a bank": ["say", "-f", "text.txt", *BANK, "-o", "bank/warm.wav"],
+    "batch by a bank": ["batch", "text.txt", *BANK, "-o", "bank"],
     "stream": ["stream", "x", "--ref", "me.wav", "-o", "me.wav"],
     "edit": ["edit", "me.wav", *WORDS, "-o", "me.wav"],
     "edit by times": ["edit", "text.txt", *WORDS, "--times", "me.wav", "-o", "me.wav"],
@@ -102,10 +112,26 @@ def test_no_input_is_replaced(name: str, capsys: pytest.CaptureFixture[str]) -> 
     Path("out").mkdir()
     Path("out/00001.wav").symlink_to("../me.wav")
     Path("out/manifest.jsonl").write_text("Hello.")
+    style_bank(clips=["warm.wav", "00001.wav"])
     said = error_of(KEPT[name], capsys)
     assert " would replace " in said
     assert "which is also read, as " in said
     assert Path("text.txt").read_text() == Path("out/manifest.jsonl").read_text() == "Hello."
+
+
+def style_bank(clips: list[str]) -> None:
+    """A bank in the folder "bank", whose clips are the recording."""
+    Path("bank").mkdir()
+    style = {"caption": "warm", "licence": "CC0"}
+    rows = [json.dumps({**style, "name": clip, "file": clip}) for clip in clips]
+    Path("bank/styles.jsonl").write_text("\n".join(rows))
+    for clip in clips:
+        Path("bank", clip).symlink_to("../me.wav")
+
+
+def test_other_files_may_be_written_into_a_bank() -> None:
+    style_bank(clips=["warm.wav"])
+    check_line(build_parser().parse_args(["say", "x", *BANK, "-o", "bank/cold.wav"]))
 
 
 def test_only_pipes_offer_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +163,49 @@ def test_inputs_that_are_not_there(
 ) -> None:
     monkeypatch.setattr(command, "Recogniser", lambda *_: pytest.fail("loaded"))
     assert "gone.wav" in error_of(INPUTS[name], capsys)
+
+
+FROM_STANDARD_INPUT = (["say", "-"], ["stream", "-", "-o", "a.wav"])
+
+
+@pytest.mark.parametrize("line", FROM_STANDARD_INPUT, ids=["say", "stream"])
+def test_standard_input_that_is_closed(
+    line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    said = error_of(line, capsys)
+    assert "standard input is closed: send a text to it, as in 'mars5 say - < chapter.txt'" in said
+
+
+def test_standard_input_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with os.fdopen(os.open("text.txt", os.O_WRONLY), encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert "cannot read standard input: " in error_of(["say", "-"], capsys)
+
+
+@pytest.mark.parametrize("text", ["a text.txt", "text.txt", "-", "x" * 5000, "a\nb"])
+@pytest.mark.parametrize("command", ["say", "stream"])
+def test_a_text_that_names_a_file_draws_a_warning(
+    command: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(*_: object, **__: object) -> None:
+        raise HubError("no model")
+
+    for name in ("a text.txt", "-"):
+        Path(name).write_text("Hello.")
+    monkeypatch.setattr(Mars5TTS, "from_pretrained", absent)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello."), "utf-8"))
+    assert main([command, text, "-o", "a.wav"]) == 1
+    remedies = {"text.txt": "-f text.txt", "a text.txt": "-f 'a text.txt'"}
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warned == [
+        f"mars5: warning: speaking the name of the file {text!r}: 'mars5 say {remedy}' speaks its "
+        "text"
+        for name, remedy in remedies.items()
+        if name == text
+    ]
 
 
 @pytest.mark.parametrize("more", [[], ["--sweep", "folder"]])

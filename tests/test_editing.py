@@ -34,7 +34,7 @@ from mars5.errors import (
 from mars5.eval.alignment import TimedWord
 from mars5.eval.clips import read_wave
 from mars5.eval.text import word_errors, words_of
-from mars5.text import rewriter
+from mars5.text import prepare, rewriter
 from mars5.transcripts import Change, changes, check_times, gap
 from mars5.verify import recogniser
 
@@ -300,6 +300,29 @@ def test_new_words_are_written_out(
     assert [(task.delivery.transcript, task.text) for task in spoken] == said
     assert filled == [" ".join([*said[-1], "five"])]
     assert [(span.old, span.new) for span in edit.spans] == [("two", "24"), ("four", "nginx")]
+
+
+def test_an_escaped_tag_is_text_as_in_generate(
+    tiny: Mars5TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[str] = []
+    estimator = Engine.estimator
+
+    def estimated(self: Engine, task: Task) -> Any:
+        filled.append(task.text)
+        return estimator(self, task)
+
+    monkeypatch.setattr(Engine, "estimator", estimated)
+    new = r"one two \[pause 1s] four five"
+    (span,) = edited(tiny, voice, new, normalise=False).spans
+    (piece,) = prepare(new, normalise=False)
+    assert filled == [piece.text] == ["one two [pause 1s] four five"]
+    assert (span.old, span.new) == ("three", "[pause 1s]")
+
+
+def test_an_escaped_tag_is_the_same_as_before() -> None:
+    old, new = rf"say \[pause 1s] {SAID}", rf"say \[pause 1s] {SAID} six"
+    assert changes(old, new) == [Change(8, 8, 8, 9)]
 
 
 @pytest.fixture

@@ -28,6 +28,15 @@ def test_what_is_english_enough(normalise: bool) -> None:
         assert unknown_letters(tokenizer, piece.text) == ""
 
 
+def test_greek_letters_are_known_once_they_are_written_out() -> None:
+    tokenizer, _ = tiny_tokenizers()
+    text = "5 kΩ, 5 μm, Δt, 2π and the β of a word: φως"
+    (piece,) = prepare(text)
+    assert unknown_letters(tokenizer, piece.text) == "φως"
+    (piece,) = prepare(text, normalise=False)
+    assert unknown_letters(tokenizer, piece.text) == "ΩμΔπβφως"
+
+
 def test_letters_without_a_token() -> None:
     tokenizer, _ = tiny_tokenizers()
     for text in ("你好", "привет", "αβ", "שלום", "नमत", "한국", "ひら"):

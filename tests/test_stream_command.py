@@ -15,7 +15,7 @@ import pytest
 import soundfile as sf
 
 from mars5.cli import main
-from mars5.commands.stream import typed
+from mars5.commands.texts import text_as_it_comes
 
 ONE = "the hen then said hello to the other hen"
 TWO = f"{ONE}. Then the other one said hello there."
@@ -55,7 +55,8 @@ def test_standard_input_is_read_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> 
     reader, writer = os.pipe()
     with os.fdopen(writer, "wb", 0) as pipe, os.fdopen(reader, encoding="utf-8") as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        parts = typed()
+        parts = text_as_it_comes("-")
+        assert not isinstance(parts, str)
         for sent, given in ((b"A caf\xc3", "A caf"), (b"\xa9\r", "é"), (b"\nhere", "\nhere")):
             pipe.write(sent)
             assert next(parts) == given  # with the pipe still open

@@ -179,6 +179,29 @@ CASES = {
     "a 10 in. pan": "a ten inches pan",
     "5 ft 10 in tall": "five foot ten tall",
     "1,200 sq ft": "one thousand two hundred square feet",
+    "1 Ω": "one ohm",
+    "5 \u2126 or 5 \u03a9": "five ohms or five ohms",
+    "4.7 kΩ": "four point seven kilohms",
+    "5\u03bcm, 5 \u00b5m": "five micrometres, five micrometres",
+    "5-10 μs": "five to ten microseconds",
+    "3 μm²": "three square micrometres",
+    "5 μg/kg": "five micrograms per kilogram",
+    "in μm, per kΩ": "in micrometres, per kilohm",
+    "a μm-thick film": "a micrometre-thick film",
+    # Greek letters
+    "π, Ω and μ": "pi, omega and mu",
+    "Δt, \u2206t": "delta t, delta t",
+    "ΔT = 5 °C": "delta T equals five degrees Celsius",
+    "Δθ": "delta theta",
+    "2πr": "two pi r",
+    "πr²": "pi r squared",
+    "3π/2, λ/20": "three pi over two, lambda over twenty",
+    "sinθ": "sin theta",
+    "β = 3": "beta equals three",
+    "±3σ": "plus or minus three sigma",
+    "NF-κB and α-helices": "NF-kappa B and alpha-helices",
+    "β1, β_2": "beta one, beta_two",
+    "&alpha; is 5&nbsp;&micro;F": "alpha is five microfarads",
     "2 tbsp. sugar": "two tablespoons sugar",
     "1/2 tsp.": "one half teaspoon.",
     "1½ lb. beef": "one and a half pounds beef",
@@ -298,6 +321,7 @@ SAME = [
     "state-of-the-art and/or he/she",
     "I am, you are. A. A. Milne.",
     "naïve café 字 שלום",
+    "το φως, ἀρχή, ΑΦΑ, σ̂ and Ηello",
     "St. is alone",
     "[laugh] out",
 ]
@@ -354,7 +378,9 @@ def test_bad_text(bad: Any) -> None:
         normalise(bad)
 
 
-@pytest.mark.parametrize("unit", ["a", "1", ".", "[a", '"', "#", "a@", "1-", " ", "*", "www."])
+@pytest.mark.parametrize(
+    "unit", ["a", "1", ".", "[a", '"', "#", "a@", "1-", " ", "*", "www.", "Δ", "μ/"]
+)
 def test_odd_texts_are_finished(unit: str) -> None:
     spoken = normalise(unit * 10_000)
     assert not any(character.isdigit() for character in spoken)

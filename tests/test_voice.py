@@ -21,7 +21,7 @@ from mars5.audio import load_reference, write_audio
 from mars5.checkpoint import read_checkpoint, write_checkpoint
 from mars5.codec import MelCodec
 from mars5.errors import AudioInputError, TextError, VoiceError
-from mars5.voice import FORMAT, MAX_FILE_BYTES, MAX_FRAMES
+from mars5.voice_file import FORMAT, MAX_FILE_BYTES, MAX_FRAMES
 
 SETTINGS = InferenceConfig(timesteps=2, generate_max_len_override=90, freq_penalty=0)
 

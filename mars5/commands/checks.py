@@ -85,7 +85,12 @@ def _check_place(args: argparse.Namespace, output: str, flag: str) -> None:
 def check_kept(
     args: argparse.Namespace, *outputs: str | os.PathLike[str], flag: str = "-o"
 ) -> None:
-    """Refuse outputs that are files which the line names to be read, by whatever name or link."""
+    """Refuse outputs that are files which the line names to be read, by whatever name or link.
+
+    Raises:
+        ConfigError: one is.
+        StyleError: a style bank cannot be read.
+    """
     read = {_identity(path): path for path in _inputs(args)}
     for output in outputs:
         one = _identity(output)
@@ -101,6 +106,17 @@ def _inputs(args: argparse.Namespace) -> Iterator[str]:
         named = getattr(args, name, None)
         yield from [named] if isinstance(named, str) else named or []
     yield from (path for path, _ in getattr(args, "parts", []))
+    if getattr(args, "instructions", None) is not None:  # without, no bank is read
+        for folder in args.styles:
+            yield from _bank_files(folder)
+
+
+def _bank_files(folder: str) -> Iterator[str]:
+    """The manifest of a style bank, and its clips."""
+    from mars5.styles import MANIFEST, StyleBank
+
+    yield os.fspath(Path(folder, MANIFEST))
+    yield from (os.fspath(style.path) for style in StyleBank(folder).styles)
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:

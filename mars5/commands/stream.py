@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import codecs
-import io
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import cast
 
 from mars5.audio_writer import Write, audio_file, raw_stream, wav_stream
 from mars5.commands.lines import tell
 from mars5.commands.options import STANDARD
 from mars5.commands.speaker import make_speaker, read_wishes
+from mars5.commands.texts import text_as_it_comes
 from mars5.errors import Mars5Error, TextError
 from mars5.seeds import fresh_seed
 from mars5.speech import Speech
 from mars5.streaming.asynchronous import read_ahead
 from mars5.streaming.playing import loudspeaker
-
-_MOST_BYTES = 2**13  # of standard input at a time; less is taken as soon as it is there
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
     if args.raw and args.output != STANDARD:
         args.refuse("--raw goes with -o -")
     seed = fresh_seed() if args.seed is None else args.seed
-    known = "" if args.text == STANDARD else args.text
+    text = text_as_it_comes(args.text)
+    known = text if isinstance(text, str) else ""
     speaker = make_speaker(args, read_wishes(args), known)
-    text = typed() if args.text == STANDARD else args.text
     stream = speaker.model.stream(text, *speaker.given, seed=seed, **speaker.directions)
     failure: Mars5Error | None = None
     with ExitStack() as outputs, stream:
@@ -72,16 +67,3 @@ def _writer(args: argparse.Namespace, outputs: ExitStack) -> Write:
     if args.output != STANDARD:
         return outputs.enter_context(audio_file(args.output))
     return raw_stream(sys.stdout.buffer) if args.raw else wav_stream(sys.stdout.buffer)
-
-
-def typed() -> Iterator[str]:
-    """Standard input as it comes: a program that writes text a word at a time ends no lines."""
-    decode = codecs.getincrementaldecoder(sys.stdin.encoding)()
-    decoder = io.IncrementalNewlineDecoder(decode, translate=True)  # as sys.stdin itself
-    pipe = cast(io.BufferedReader, sys.stdin.buffer)
-    try:
-        while data := pipe.read1(_MOST_BYTES):
-            yield decoder.decode(data)
-        yield decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise TextError(f"standard input is not {error.encoding} text: {error.reason}") from error

@@ -33,12 +33,18 @@ _UNITS = {
     "℃": "degree Celsius", "℉": "degree Fahrenheit", "°": "degree", "cal": "calorie",
     "kcal": "kilocalorie", "kJ": "kilojoule", "tbsp": "tablespoon",
     "tsp": "teaspoon", "fl oz": "fluid ounce", "¢": "cent",
+    "mΩ": "milliohm", "Ω": "ohm", "kΩ": "kilohm", "MΩ": "megohm", "GΩ": "gigohm",
+    "μΩ": "microohm", "μm": "micrometre", "μm²": "square micrometre", "μs": "microsecond",
+    "μg": "microgram", "μl": "microlitre", "μL": "microlitre", "μA": "microampere",
+    "μV": "microvolt", "μW": "microwatt", "μF": "microfarad", "μmol": "micromole",
+    "μSv": "microsievert",
 }  # fmt: skip
 _IRREGULAR = {
     "ft": ("foot", "feet"), "sq ft": ("square foot", "square feet"), "in.": ("inch", "inches"),
     "Hz": ("hertz", "hertz"), "kHz": ("kilohertz", "kilohertz"), "MHz": ("megahertz", "megahertz"),
     "GHz": ("gigahertz", "gigahertz"), "kWh": ("kilowatt-hour", "kilowatt-hours"),
     "dB": ("decibel", "decibels"), "%": ("percent", "percent"), "‰": ("per mille", "per mille"),
+    "μH": ("microhenry", "microhenries"),
 }  # fmt: skip
 _POWERS = {
     "100": "hundreds", "1000": "thousands", "10000": "tens of thousands",
@@ -96,6 +102,11 @@ def _money(match: re.Match[str]) -> str:
 def _measure(match: re.Match[str]) -> str:
     singular = match["low"] == "1" and not match["high"]
     return f"{_low_to_high(match)} {_unit(match['unit'], singular)}"
+
+
+def _alone(match: re.Match[str]) -> str:
+    """ "per μm", "in kΩ"."""
+    return (match["one"] or "") + _unit(match["unit"], match["one"] is not None)
 
 
 def _with_dash(match: re.Match[str]) -> str:
@@ -168,6 +179,7 @@ def _any_of(names: object) -> str:
 
 
 _UNIT = _any_of([*_UNITS, *(unit for unit in _IRREGULAR if unit != "in.")])
+_GREEK_UNIT = _any_of(u for u in [*_UNITS, *_IRREGULAR] if len(u) > 1 and re.search("[μΩ]", u))
 _SIGN = _any_of([s for s in _CURRENCIES if not s.isalpha()])
 _CODE = _any_of([s for s in _CURRENCIES if s != "US$"])
 _SCALE = r"(?P<scale>(?i:thousand|million|billion|trillion|bn|mn|[kmb])\b)"
@@ -252,4 +264,8 @@ LAST_RULES: list[Rule] = [
     (re.compile(NUMBER), lambda m: parted(m, cardinal(m[0]))),
     (re.compile(r"[0-9]+"), lambda m: parted(m, digits(m[0]))),
     (_PER, lambda m: f" per {_UNITS.get(m[1], m[1])}"),
+    (
+        re.compile(rf"(?<!\w)(?P<one>(?:an?|one|per)\s)?(?P<unit>{_GREEK_UNIT})(?![\w²³'])"),
+        _alone,
+    ),
 ]

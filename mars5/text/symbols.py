@@ -1,4 +1,4 @@
-"""Characters without a sound: typographic signs, markup, emoji, and the names of symbols."""
+"""Characters without a sound: signs, markup, emoji; the names of symbols and Greek letters."""
 
 # ruff: noqa: RUF001 (its business are characters that look alike)
 
@@ -10,12 +10,14 @@ import unicodedata
 from html.entities import html5
 
 from mars5.text.rules import Rule
+from mars5.text.words import parted
 
 _SAME = str.maketrans(
     {
         "‘": "'", "’": "'", "‚": "'", "‛": "'", "“": '"', "”": '"', "„": '"', "«": '"',
         "»": '"', "…": "...", "\u00ad": "", "\u200b": "", "\u2060": "", "\ufeff": "",
         "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2011": "-", "\u2010": "-",
+        "\u2126": "Ω", "\u00b5": "μ", "\u2206": "Δ",  # ohm, micro and increment: Greek letters
     }
 )  # fmt: skip
 APOSTROPHES = "'" + "".join(chr(sign) for sign, plain in _SAME.items() if plain == "'")
@@ -23,6 +25,17 @@ _VULGAR = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
     "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8",
 }  # fmt: skip
+# Said where they stand alone, as in formulas. Those that look like Latin letters are left out,
+# but for nu.
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ϵ": "epsilon",
+    "ζ": "zeta", "η": "eta", "θ": "theta", "ϑ": "theta", "ι": "iota", "κ": "kappa",
+    "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho", "σ": "sigma",
+    "τ": "tau", "υ": "upsilon", "φ": "phi", "ϕ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega",
+    "Γ": "gamma", "Δ": "delta", "Θ": "theta", "Λ": "lambda", "Ξ": "xi", "Π": "pi", "Σ": "sigma",
+    "Φ": "phi", "Ψ": "psi", "Ω": "omega",
+}  # fmt: skip
+_ANY_GREEK = "\u0300-\u03ff\u1f00-\u1fff"  # and accents
 _EMOJI = "\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\ufe0e\ufe0f\U000e0020-\U000e007f"
 
 
@@ -56,6 +69,9 @@ def _character(match: re.Match[str]) -> str:
 _ENTITY = re.compile(r"&(?:amp;)*(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 
+_ALONE = f"(?<![{_ANY_GREEK}])"
+_LETTER = f"[{''.join(_GREEK)}](?![{_ANY_GREEK}])"
+
 FIRST_RULES: list[Rule] = [
     (re.compile("[" + "".join(_VULGAR) + "]"), _fraction),
     (re.compile(rf"[ \t]?[{_EMOJI}]+\u200d?"), lambda _: ""),
@@ -63,9 +79,12 @@ FIRST_RULES: list[Rule] = [
     (re.compile(r"^[ \t]{0,8}(?:[-*•‣◦▪·+–—][ \t]+)+", re.MULTILINE), lambda _: ""),
     (re.compile(r"\*{1,3}(?=[^\W\d_\"'])|(?<=[^\W\d_.,!?\"'])\*{1,3}|(?<=[.,!?\"'])\*{1,3}|`+"),
      lambda _: ""),
+    (re.compile(rf"{_ALONE}({_LETTER})/(?=[0-9])"), lambda m: f"{m[1]} over "),
 ]  # fmt: skip
 
 LAST_RULES: list[Rule] = [
+    # Of two the first is said if it is a delta: "Δθ"; else they may be a word: "το".
+    (re.compile(rf"{_ALONE}(?:{_LETTER}|Δ(?={_LETTER}))"), lambda m: parted(m, _GREEK[m[0]])),
     (re.compile(r"(?<=[^\W_])\s?²"), lambda _: " squared"),
     (re.compile(r"(?<=[^\W_])\s?³"), lambda _: " cubed"),
     (re.compile(r"(?<=[^\W_])\+(?![\w+])"), lambda _: " plus"),  # "18+", "A+", but "C++"
