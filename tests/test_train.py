@@ -126,6 +126,21 @@ def test_weights_are_averaged_with_those_before(tmp_path: Path) -> None:
     assert main([*command.split(), "1.5"]) == 1
 
 
+def test_a_lent_machine_trains_both_and_packs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, object, str]] = []
+    for name in ("ar", "nar", "pieces"):
+
+        def step(self: Workshop, given: object, name: str = name) -> None:
+            asked.append((name, given, str(self.device)))
+
+        monkeypatch.setattr(Workshop, name, step)
+    line = f"lent --work {tmp_path} --size full --device cuda --minutes 18 --pieces {tmp_path}/out"
+    assert main(line.split()) == 0
+    assert asked == [("ar", 9, "cuda"), ("nar", 9, "cuda"), ("pieces", tmp_path / "out", "cuda")]
+
+
 def test_steps_name_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainError, match=r"python -m mars5\.train corpus"):
         Workshop(tmp_path).codec()

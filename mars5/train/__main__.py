@@ -23,6 +23,7 @@ STEPS = {
     "vocoder": "train the vocoder",
     "ar": "train the AR",
     "nar": "train the NAR",
+    "lent": "train AR and NAR, half of the time each, and write their pieces: for a lent machine",
     "average": "mix a training's weights with those that it started from",
     "pieces": "write the AR's and the NAR's weights as files of at most 15 MB",
     "join": "take such pieces up as the latest state",
@@ -49,16 +50,16 @@ def parser() -> argparse.ArgumentParser:
             )
         if name in ("corpus", "delivery"):
             step.add_argument("--workers", type=int, default=2, help="teachers at a time")
-        if name in ("ar", "nar", "transfer", "pieces", "join", "export"):
+        if name in ("ar", "nar", "lent", "transfer", "pieces", "join", "export"):
             step.add_argument("--size", choices=list(SIZES), default="small")
-        if name in ("pieces", "join"):
+        if name in ("lent", "pieces", "join"):
             step.add_argument("--pieces", type=Path, required=True, help="folder of the pieces")
         if name == "average":
             step.add_argument("--of", choices=("ar", "nar"), required=True, help="which model")
             step.add_argument("--share", type=float, required=True, help="of the new weights")
         if name in ("finer", "transfer", "average"):
             step.add_argument("--source", type=Path, required=True, help="that working folder")
-        if name in ("vocoder", "ar", "nar"):
+        if name in ("vocoder", "ar", "nar", "lent"):
             step.add_argument("--minutes", type=float, required=True, help="training time in all")
             step.add_argument("--device", default="cpu")
         if name == "export":
@@ -101,6 +102,10 @@ def run_step(chosen: argparse.Namespace) -> None:
         getattr(shop, chosen.step)(chosen.source)
     elif chosen.step == "average":
         shop.average(chosen.source, chosen.of, chosen.share)
+    elif chosen.step == "lent":
+        shop.ar(chosen.minutes / 2)
+        shop.nar(chosen.minutes / 2)
+        shop.pieces(chosen.pieces)
     elif chosen.step in ("pieces", "join"):
         getattr(shop, chosen.step)(chosen.pieces)
     elif chosen.step in ("vocoder", "ar", "nar"):
