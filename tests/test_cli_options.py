@@ -151,7 +151,7 @@ def test_depths_that_cannot_be_meant(line: list[str], capsys: pytest.CaptureFixt
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "mars5" / "nano" / "README.md"]
-OF_OTHERS = {"--check"}  # of ruff
+OF_OTHERS = {"--check", "--index-url"}  # of ruff, of pip
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:
