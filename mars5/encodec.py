@@ -114,7 +114,7 @@ def build_encodec(weights: dict[str, Tensor]) -> EncodecCodec:
     codec = EncodecCodec()
     try:
         codec.load_state_dict(_ours(weights))
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError) as error:
         raise CheckpointError(f"these are not the weights of EnCodec 24 kHz: {error}") from error
     return codec.eval()
 

@@ -17,6 +17,7 @@ for needed in ("whisper_normalizer", "rapidfuzz"):
 
 PAGE = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (`.+`) \| `(.+)` \|$", PAGE.split("## What counts")[1], re.MULTILINE)
+assert ROWS  # pytest would skip a test without cases
 
 
 @pytest.mark.parametrize(("writings", "word"), ROWS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from mars5.audio import load_reference
 from mars5.codec import MelCodec, MelCodecDims
 from mars5.encodec import build_encodec
 from mars5.errors import CheckpointError
-from mars5.fourier import InverseSTFT, Magnitudes
+from mars5.fourier import InverseSTFT, Magnitudes, mel_filters
 from mars5.hub import NANO
 from mars5.vocoder import Backbone, Head, Vocoder, VocoderDims, build_vocoder
 
@@ -225,6 +226,27 @@ def test_the_path_of_sound_has_no_complex_numbers(speechlike: np.ndarray) -> Non
 def test_encodec_needs_no_complex_numbers() -> None:
     with NoneComplex(), torch.no_grad():
         assert build_encodec(encodec_weights()).encode(torch.randn(1, 5000)).shape == (1, 16, 8)
+
+
+@pytest.mark.parametrize(("n_fft", "n_mels"), [(1024, 80), (512, 12), (2048, 128)])
+def test_mel_filters_are_those_of_torchaudio(n_fft: int, n_mels: int) -> None:
+    wanted = oracle("torchaudio.functional").melscale_fbanks(
+        n_fft // 2 + 1, 0.0, 12_000.0, n_mels, 24_000, norm="slaney", mel_scale="slaney"
+    )
+    assert torch.equal(mel_filters(n_fft // 2 + 1, n_mels, 24_000), wanted)
+
+
+def test_mel_filters_peak_where_slaney_put_them() -> None:
+    """Evenly below 1 kHz, in a constant ratio above; each has an area of 1."""
+    filters = mel_filters(4097, 80, 24_000)
+    peaks = filters.argmax(0) * 24_000 / 8192
+    low, high = peaks[peaks < 980], peaks[peaks > 1020]
+    assert low.diff().max() - low.diff().min() < 2 * 24_000 / 8192  # as finely as there are bins
+    assert peaks[9] == pytest.approx(10 * peaks[0].item(), abs=10 * 24_000 / 8192)
+    torch.testing.assert_close(high.log().diff()[-20:].std(), torch.tensor(0.0), rtol=0, atol=1e-3)
+    step = (15 + 27 * math.log(12) / math.log(6.4)) / 81  # mel from each to the next
+    assert high[-1] / high[-2] == pytest.approx(6.4 ** (step / 27), abs=1e-3)
+    torch.testing.assert_close(filters.sum(0) * 24_000 / 8192, torch.ones(80), rtol=0, atol=2e-2)
 
 
 def test_odd_transforms_of_a_codec() -> None:

@@ -69,13 +69,13 @@ class SpeechStream(Iterator[Chunk]):
         self.first_sound_seconds: float | None = None
         self._engine, self._wished, self._seeds = engine, given, seeds
         self._started = started
-        self._stopped, self._at_work = threading.Event(), threading.Lock()
+        self._stopped, self._turn = threading.Event(), threading.Lock()
         self._given: list[Tensor] = []
         self._done: list[tuple[SpokenPiece, Part]] = []
         self._chunks = self._run(pieces)
 
     def __next__(self) -> Chunk:
-        with self._at_work, at_work():
+        with self._turn, at_work():
             if self._stopped.is_set():
                 self._chunks.close()
             chunk = next(self._chunks)
@@ -90,11 +90,11 @@ class SpeechStream(Iterator[Chunk]):
         If another thread is waiting for a chunk, it gets no more.
         """
         self._stopped.set()
-        if self._at_work.acquire(blocking=False):  # else who is at work looks at the flag
+        if self._turn.acquire(blocking=False):  # else who is at work looks at the flag
             try:
                 self._chunks.close()
             finally:
-                self._at_work.release()
+                self._turn.release()
 
     def __enter__(self) -> SpeechStream:
         return self

@@ -53,7 +53,7 @@ _POWERS = {
 _FRACTIONS = {"2": ("half", "halves"), "4": ("quarter", "quarters")}
 _PAIRS = {
     "24/7": "twenty-four seven", "24/7/365": "twenty-four seven three sixty-five",
-    "9/11": "nine eleven", "20/20": "twenty twenty",
+    "9/11": "nine eleven", "20/20": "twenty twenty", "4/4": "four four",
 }  # fmt: skip
 _OPERATORS = {
     "+": "plus", "=": "equals", "×": "times", "*": "times", "÷": "divided by", "−": "minus",
@@ -140,7 +140,9 @@ def _pair(match: re.Match[str]) -> str:
     above, below = match["above"], match["below"]
     if match[0] in _PAIRS or int(above) + int(below) == 100:
         return _PAIRS.get(match[0], f"{cardinal(above)} {cardinal(below)}")
-    if above == below or (below in ("10", "100") and above != "1" and not match["part"]):
+    if (above == below and above != "4") or (
+        below in ("10", "100") and above != "1" and not match["part"]
+    ):
         return f"{cardinal(above)} out of {cardinal(below)}{match['part'] or ''}"
     if int(above) > int(below) > 10:
         return f"{cardinal(above)} over {cardinal(below)}{match['part'] or ''}"
@@ -187,7 +189,7 @@ _PER = re.compile(r"\s?/\s?(hour|hr|day|night|week|month|year|person|minute|seco
 
 SIGN_RULES: list[Rule] = [
     # "€12,50" and "12,50 €"
-    (re.compile(r"([€£$]\s?[0-9]{1,3}),(?=[0-9]{2}(?![\w,]|[.,][0-9]))"), lambda m: f"{m[1]}."),
+    (re.compile(r"([€£$]\s?[0-9]{1,3}),(?=[0-9]{2}(?!\w|[.,][0-9]))"), lambda m: f"{m[1]}."),
     (re.compile(r"(?<![\w.,])([0-9]{1,3}),(?=[0-9]{2}\s?€)"), lambda m: f"{m[1]}."),
     (re.compile(r"(?<=[0-9])(?<!\b0)x(?=[0-9])"), lambda _: " by "),
     (re.compile(r"(?<![\w.,+-])[1-9][0-9]{0,2}(?: [0-9]{3}){0,3} 000(?!\w| [0-9])"),

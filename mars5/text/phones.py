@@ -44,6 +44,10 @@ _CALL = (
     r"\b((?:[Cc]all|[Dd]ial|[Pp]hone|[Rr]ing|[Tt]ext)(?:l?ed|l?ing|s)?"
     r"(?: (?:me|us|him|her|them))?(?: (?:at|on))?:? )"
 )
+_STATES = (
+    "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|"
+    "T[NX]|UT|V[AT]|W[AIVY]"
+)
 _END = r"(?![\w-]|[.,:/]\w|\s?[%°])"
 
 RULES: list[Rule] = [
@@ -59,12 +63,14 @@ RULES: list[Rule] = [
     (re.compile(r"(?<![\w.,-])\(?0[0-9]{1,5}\)?(?: [0-9]{2,8}){1,5}(?![\w-])"), _long),
     # The zero tells that it is no number.
     (re.compile(r"(?<![\w.,-])[0-9]{3} 0[0-9]{3}(?![\w-])"), _phone),
-    (re.compile(_CALL + r"([0-9]{3} [0-9]{4}|[0-9]{7,11}|[2-9]11|999|112|988)" + _END), _called),
+    (re.compile(_CALL + r"([0-9]{3} [0-9]{4}|(?![0-9]+00000)[0-9]{7,11})" + _END), _called),
+    # But "they called 311 people".
+    (re.compile(_CALL + r"([2-9]11|999|112|988)" + _END + r"(?!\s(?:[a-z]+s|people)\b)"), _called),
     (re.compile(r"\b([Dd]ial(?:l?ed|l?ing|s)? )([0-9]{2,6})" + _END), _called),
     (re.compile(r"(?<![\w.,-])()(911)(?= (?:calls?|callers?|operators?)\b)"), _called),
     (re.compile(r"(?<![\w.,-])(1-)?(8(?:00|33|44|55|66|77|88))-(?=[A-Z]{2})"), _free_call),
     # A state and its ZIP code.
-    (re.compile(r"(, [A-Z]{2} )([0-9]{5}(?:-[0-9]{4})?)(?![\w-])"), _called),
+    (re.compile(rf"(, (?:{_STATES}) )([0-9]{{5}}(?:-[0-9]{{4}})?)(?![\w-])"), _called),
     (re.compile(rf"[0-9]{{{MOST_DIGITS + 1},}}"), lambda m: parted(m, digits(m[0]))),
 ]
 

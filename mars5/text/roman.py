@@ -41,7 +41,11 @@ RULES: list[Rule] = [
         lambda m: f"{m[1]} the {ordinal(_value(m[2])).capitalize()}",
     ),
     (
-        re.compile(rf"\b((?i:{_PARTS}))\s(?=[IVXL]{{2}}|[VX]\b)({_NUMERAL})(?<=[IVXL])\b(?!\.\w)"),
+        # "Type XL" is a size.
+        re.compile(
+            rf"\b((?i:{_PARTS}))\s(?=[IVXL]{{2}}|[VX]\b)(?<!(?i:type )(?=XL\b))({_NUMERAL})"
+            r"(?<=[IVXL])\b(?!\.\w)"
+        ),
         _part,
     ),
 ]
