@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(argv)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it is closed: Python has none then
+                sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
         return BROKEN_PIPE

@@ -233,3 +233,13 @@ def test_doctor_says_how_to_fetch_a_model(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor.hub, "find", absent)
     facts = {fact.name: fact.value for fact in doctor.examine("owner/name")}
     assert facts["remedy"].startswith("online, `mars5 say --model owner/name ")
+
+
+def test_standard_output_may_be_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["styles"]) == 0
+    with pytest.raises(SystemExit):
+        main(["say", "hello", "-o", "-"])
+    assert "send standard output to a file or a pipe" in capsys.readouterr().err

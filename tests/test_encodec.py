@@ -47,6 +47,21 @@ def test_names_are_those_of_the_package() -> None:
     assert ours == theirs
 
 
+@torch.no_grad()
+def test_codes_are_those_that_the_package_gave() -> None:
+    """Recorded of encodec 0.1.1 with the same weights, for where it cannot be imported."""
+    t = torch.arange(1500) / 24_000
+    wave = 0.3 * (2 * torch.pi * 220 * t).sin() * (2 * torch.pi * 3 * t).sin()
+    wave += 0.1 * (2 * torch.pi * 1730 * t).sin()
+    assert build_encodec(encodec_weights()).encode(wave[None])[0].tolist() == [
+        [176, 424, 490, 334, 890, 320, 768, 736],
+        [190, 406, 490, 334, 890, 4, 768, 810],
+        [885, 288, 883, 334, 552, 431, 707, 12],
+        [204, 288, 324, 920, 565, 431, 707, 972],
+        [669, 346, 681, 466, 565, 826, 913, 972],
+    ]
+
+
 @pytest.mark.parametrize("samples", [1, 319, 960, 961, 5000])
 @torch.no_grad()
 def test_in_chunks_as_in_one(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ _INPUTS = ("ref", "voice", "style", "file", "lexicon", "recording", "times", "li
 
 def check_line(args: argparse.Namespace) -> None:
     """Refuse an output that cannot be written, or would replace an input."""
-    if args.output == STANDARD and sys.stdout.isatty():
+    if args.output == STANDARD and (sys.stdout is None or sys.stdout.isatty()):
         args.refuse("-o - writes audio: send standard output to a file or a pipe")
     check_output(args, args.output, pipe=True)
 
