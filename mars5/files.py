@@ -1,4 +1,4 @@
-"""Writing files so that they appear whole under their name, or not at all."""
+"""Files that appear whole under their name, or not at all; texts that are names of files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mars5.errors import ConfigError
+
+
+def is_file_name(text: str) -> bool:
+    """Whether there is a file of this name; any text may be asked about."""
+    return os.path.isfile(text)  # noqa: PTH113 - a Path raises OSError for long texts
 
 
 @contextlib.contextmanager

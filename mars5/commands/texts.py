@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import io
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TextIO, cast
 
 from mars5.commands.options import STANDARD
 from mars5.errors import TextError
+from mars5.files import is_file_name
 
 log = logging.getLogger("mars5")
 
@@ -45,7 +45,7 @@ def text_as_it_comes(text: str) -> str | Iterator[str]:
 
 def _not_a_file(text: str) -> str:
     """`text`; warns if it is the name of a file."""
-    if os.path.isfile(text):  # noqa: PTH113 - long texts are no error
+    if is_file_name(text):
         log.warning(
             "speaking the name of the file %r: 'mars5 say -f %s' speaks its text",
             text,

@@ -22,7 +22,7 @@ from mars5.audio_writer import audio_file, told
 from mars5.config import SAMPLE_RATE, InferenceConfig
 from mars5.engine import Engine
 from mars5.errors import ConfigError, TextError
-from mars5.files import replacing
+from mars5.files import is_file_name, replacing
 from mars5.longform.narration import narrate
 from mars5.quantized import is_quantized
 from mars5.seeds import Seeds, fresh_seed
@@ -74,7 +74,7 @@ def given_text(text: str | os.PathLike[str]) -> str:
     """
     if isinstance(text, os.PathLike):
         return read_text(text)
-    if isinstance(text, str) and os.path.isfile(text):  # noqa: PTH113 - long texts are no error
+    if isinstance(text, str) and is_file_name(text):
         log.warning("speaking the name of the file %r: give Path(%r) to speak its text", text, text)
     return text
 

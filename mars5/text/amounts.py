@@ -140,9 +140,8 @@ def _pair(match: re.Match[str]) -> str:
     above, below = match["above"], match["below"]
     if match[0] in _PAIRS or int(above) + int(below) == 100:
         return _PAIRS.get(match[0], f"{cardinal(above)} {cardinal(below)}")
-    if (above == below and above != "4") or (
-        below in ("10", "100") and above != "1" and not match["part"]
-    ):
+    of_ten = below in ("10", "100") and above != "1" and not match["part"]
+    if (above == below and above != "4") or of_ten:  # "4/4 of it" is four quarters
         return f"{cardinal(above)} out of {cardinal(below)}{match['part'] or ''}"
     if int(above) > int(below) > 10:
         return f"{cardinal(above)} over {cardinal(below)}{match['part'] or ''}"
