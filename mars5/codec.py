@@ -125,6 +125,13 @@ class MelCodec(nn.Module):
     def encode(self, wave: Tensor) -> Tensor:
         return self.quantise(self.features(wave))
 
+    def sound(self, codes: Tensor) -> Tensor:
+        """(B, frames, Q) -> (B, mel frames, n_mels): the log-mel that codes stand for."""
+        levels = zip(self.codebooks, codes.unbind(2), strict=True)
+        features = torch.stack([book[chosen] for book, chosen in levels]).sum(0)
+        stacked = features @ self.projection.T + self.mean
+        return stacked.unflatten(2, (self.dims.stack, -1)).flatten(1, 2)
+
     def vector_table(self) -> Tensor:
         """(Q * 1024, stack * n_mels): rows whose sums over the books are stacked log-mel frames."""
         vectors = self.codebooks @ self.projection.T

@@ -43,7 +43,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "x_0_temp": (0.01, 10.0),
     "q0_override_steps": (0, 200),
     "nar_settle_step": (0, 200),
-    "nar_timbre": (0.0, 1.0),
+    "voice_conversion": (0.0, 1.0),
     "nar_guidance_w": (-20.0, 20.0),
     "max_prompt_dur": (0.1, 60.0),
     "generate_max_len_override": (-1, 100_000),
@@ -75,9 +75,10 @@ class InferenceConfig:
         nar_settle_step: at the first visited step below this one the codes are drawn no more: they
             become those nearest to the expected sound (`mars5.nar.settle`), and the walk is over.
             Clearer words from a small model, in fewer steps; 0 draws them all, the published law.
-        nar_timbre: how far codes that settle are brought to the timbre of the reference itself
-            (`mars5.nar.timbre`): 0 not at all, 1 entirely. For checkpoints with a mel codec; codes
-            that are drawn, and blends, which have no recording, stay as they are.
+        voice_conversion: for a checkpoint with a delivery of its own, as the embedded one: above 0
+            both models speak with its voice, and the speech is brought so far to the pitch and the
+            timbre of the reference (`mars5.conversion`), at 1 entirely. At 0, and for blends,
+            which have no recording, the NAR is given the voice instead.
         nar_guidance_w: classifier-free guidance weight; 1 turns the second pass off.
         max_prompt_dur: seconds; a longer reference draws a warning.
         generate_max_len_override: most ids in all, prompt included; at most 1 means 2000.
@@ -110,7 +111,7 @@ class InferenceConfig:
     x_0_temp: float = 0.7
     q0_override_steps: int = 20
     nar_settle_step: int = 0
-    nar_timbre: float = 0.0
+    voice_conversion: float = 0.0
     nar_guidance_w: float = 3
     max_prompt_dur: float = 12
     generate_max_len_override: int = -1

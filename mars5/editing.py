@@ -2,7 +2,8 @@
 
     transcripts -> changed words -> frames of the gap -> AR: coarse codes -> NAR: all codebooks
 
-Outside the gaps the codes are those of the recording.
+Outside the gaps the codes are those of the recording. A checkpoint that speaks with its own voice
+says the new words by themselves, and they are converted to the recording's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mars5.audio import AudioInput, load_reference, trim_interval
 from mars5.config import N_CODEBOOKS, SAMPLE_RATE, InferenceConfig
-from mars5.engine import Engine, Task
+from mars5.engine import Coarse, Engine, Task
 from mars5.errors import ConfigError, GenerationError, TextError, VoiceError
 from mars5.eval.alignment import align
 from mars5.eval.clips import to_judges
@@ -185,9 +186,9 @@ class _Job:
             codes, mask = _extended(codes, mask, recording[done:start])
             first, done = len(codes), stop
             if change.j1 < change.j2:
-                fresh = self._fresh(change, codes[:, 0])[:, None].expand(-1, N_CODEBOOKS)
+                fresh, is_whole = self._new_codes(change, codes[:, 0])
                 codes, mask = _extended(codes, mask, fresh)
-                mask[first:, 1:] = False
+                mask[first:, 1:] = is_whole
             old, new = self.old[change.i1 : change.i2], self.new[change.j1 : change.j2]
             frames = (first, len(codes))
             spans.append(EditedSpan(" ".join(old), " ".join(new), (start, stop), frames))
@@ -196,6 +197,17 @@ class _Job:
             codes = self._filled(codes, mask)
         audio = self.engine.vocode(codes)[0].clone()
         return Edited(audio, codes, tuple(spans), self.finish_reason, rate)
+
+    def _new_codes(self, change: Change, before: Tensor) -> tuple[Tensor, bool]:
+        """Codes (n, Q) of the new words, and whether they are more than the coarse ones."""
+        engine, task = self.engine, self.task
+        fresh = self._fresh(change, before)
+        if not engine.converts(task.voice, task.cfg) or engine.goes_on_from(task.voice):
+            return fresh[:, None].expand(-1, N_CODEBOOKS), False
+        words = self._said(change.j1, change.j2)
+        alone = engine.task(words, task.voice, None, task.cfg, task.generator)
+        refined = engine.refined(alone, Coarse(fresh.tolist(), "stop"))
+        return engine.converted(alone, refined).cpu().clone(), True
 
     def _fresh(self, change: Change, before: Tensor) -> Tensor:
         """Coarse codes (n,) of the new words.

@@ -2,6 +2,9 @@
 
     text + voice -> prompt -> ar.decode -> L0 codes -> nar.decode -> codes -> vocoder -> wave
 
+A checkpoint with a delivery of its own speaks with its own voice, and between the NAR and the
+vocoder its codes are converted to the voice that is wanted (`mars5.conversion`).
+
 `utterance` runs them one after the other. Batches, streams and edits call the stages themselves.
 """
 
@@ -20,6 +23,10 @@ from mars5.ar.model import CodecLM
 from mars5.audio import AudioInput, trim_silence
 from mars5.codec import Codec, MelCodec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, InferenceConfig, ModelConfig, check_settings
+from mars5.conversion import Conversion, Converter
+from mars5.conversion.found import Found
+from mars5.conversion.pitch import Register, register
+from mars5.conversion.transposer import Transposer
 from mars5.device import at_work
 from mars5.errors import ConfigError, GenerationError, TextError
 from mars5.nar.decode import Known, denoise, steps_made
@@ -29,19 +36,22 @@ from mars5.nar.estimate import Estimator
 from mars5.nar.graph import GraphedDecoder
 from mars5.nar.model import ResidualTransformer
 from mars5.nar.settle import Settling
-from mars5.nar.timbre import Timbre
 from mars5.progress import shown
 from mars5.prompt import Prompt, build_prompt, joint_vocabulary, speech_codes
 from mars5.speech import Speech, inaudible
 from mars5.tempo import retimed
 from mars5.text import check_speakable
-from mars5.timbres import Timbres
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
 from mars5.vocoder import Vocoder
 from mars5.voice import Voice
 from mars5.voice_maker import VoiceMaker
 
 log = logging.getLogger("mars5")
+
+# What the NAR makes of given coarse codes depends on, beside the voice.
+_REFINING = (
+    "timesteps", "x_0_temp", "q0_override_steps", "nar_settle_step", "nar_guidance_w",
+)  # fmt: skip
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -51,15 +61,17 @@ class Task:
     """One utterance, checked and prepared.
 
     Attributes:
-        voice: who speaks: what the NAR is given.
+        voice: whose voice is wanted.
         ar_speaker: (D,) vector that the AR is given.
         delivery: whose codes and transcript the AR continues in a deep clone.
+        narrator: what the NAR is given: the voice, or the checkpoint's own, to be converted.
     """
 
     text: str
     voice: Voice
     ar_speaker: Tensor
     delivery: Voice
+    narrator: Voice
     cfg: InferenceConfig
     prompt: Prompt
     generator: torch.Generator | None
@@ -83,6 +95,7 @@ class Engine:
 
     Args:
         default_voice: of calls that give no reference.
+        transposer: for conversions to voices of another pitch, if the checkpoint brings one.
 
     Attributes:
         vocabulary: text and speech ids in one row of logits.
@@ -101,6 +114,7 @@ class Engine:
         vocoder: Vocoder,
         config: ModelConfig,
         default_voice: Voice | None = None,
+        transposer: Transposer | None = None,
     ) -> None:
         self.ar, self.nar = ar, nar
         self.text_tokenizer, self.speech_tokenizer = text_tokenizer, speech_tokenizer
@@ -110,7 +124,9 @@ class Engine:
         self.schedule = cosine_schedule(config.nar.diffusion_steps).to(self.device)
         self.voices = VoiceMaker(ar, nar, codec, self.default_config, default_voice)
         self.spare_steps = Spare()
-        self._timbres = Timbres()
+        self.converter = Converter(codec, transposer) if isinstance(codec, MelCodec) else None
+        self._own_speech: Found[Tensor] = Found()
+        self._conversions: Found[Conversion] = Found()
         self._nar_decode = GraphedDecoder(nar) if self.device.type == "cuda" else None
 
     @property
@@ -145,7 +161,7 @@ class Engine:
 
         Raises:
             TextError: a deep clone of a voice without a transcript, or of a blend.
-            ConfigError: more timesteps than the model has, or a timbre that its codec cannot take.
+            ConfigError: more timesteps than the model has, or a conversion that it cannot do.
         """
         if cfg is None:
             cfg = self.default_config.for_reference(is_transcribed(voice))
@@ -160,10 +176,10 @@ class Engine:
                 "a deep clone needs the reference's transcript: give ref_transcript (--ref-text; "
                 f"for a voice file --text of `mars5 voice make`), or {shallow}"
             )
-        if cfg.nar_timbre and not isinstance(self.codec, MelCodec):
+        if cfg.voice_conversion and (self.converter is None or self._own() is None):
             raise ConfigError(
-                f"nar_timbre is {cfg.nar_timbre}: it needs a mel codec, as the embedded checkpoint "
-                "has; with this one leave it at 0"
+                f"voice_conversion is {cfg.voice_conversion}: it needs a checkpoint with a mel "
+                "codec and a delivery of its own, as the embedded one; with this one leave it at 0"
             )
         if cfg.timesteps > len(self.schedule):
             raise ConfigError(f"timesteps is {cfg.timesteps}, this model has {len(self.schedule)}")
@@ -190,6 +206,13 @@ class Engine:
         cfg = self.settings_for(voice, cfg)
         speaking = self._delivering(voice)
         return self._task(text, voice, speaking.ar_speaker, speaking.delivery, cfg, generator)
+
+    def converts(self, voice: Voice, cfg: InferenceConfig) -> bool:
+        """Whether the NAR speaks with the checkpoint's own voice, which is converted to this one.
+
+        A blend has no recording that tells its pitch and timbre.
+        """
+        return bool(cfg.voice_conversion) and not voice.is_blend
 
     def continuation(
         self,
@@ -227,13 +250,18 @@ class Engine:
                 f"text and reference take {len(prompt.ids)} ids, the model has room for {limit}: "
                 "shorten the text or the reference, or split the text"
             )
-        return Task(text, voice, ar_speaker, delivery, cfg, prompt, generator)
+        own = self._own() if self.converts(voice, cfg) else None
+        narrator = voice if own is None else own
+        return Task(text, voice, ar_speaker, delivery, narrator, cfg, prompt, generator)
 
     def _own(self) -> Voice | None:
-        """Whose voice the AR has, whoever is cloned (`own_delivery`); None for the clone's."""
+        """Whose voice the AR has, whoever is cloned (`own_delivery`); None for the clone's.
+
+        It is not continued: its vector says all, and what is spoken from the beginning is clearer.
+        """
         if not self.config.prompt.own_delivery or self.voices.default is None:
             return None
-        return self.voices.of(None)
+        return replace(self.voices.of(None), transcript=None)
 
     def goes_on_from(self, voice: Voice) -> bool:
         """Whether the AR can: with a delivery of its own it goes on from its own codes alone."""
@@ -241,15 +269,10 @@ class Engine:
         return own is None or torch.equal(own.codes, voice.codes)
 
     def _delivering(self, voice: Voice) -> Voice:
-        """The voice that the AR speaks with: this one, or the checkpoint's own.
-
-        The own one is not continued: its vector says all, and what is spoken from the beginning is
-        clearer. A style is added to it.
-        """
+        """The voice that the AR speaks with: this one, or the checkpoint's own with its style."""
         own = self._own()
         if own is None:
             return voice
-        own = replace(own, transcript=None)
         if voice.style is None:
             return own
         return own.with_style(voice.style, voice.style_strength, plain=voice.style_plain)
@@ -301,7 +324,7 @@ class Engine:
         Raises:
             GenerationError: there are no new coarse codes.
         """
-        reference = task.voice.codes.to(self.device)
+        reference = task.narrator.codes.to(self.device)
         n_reference, repeated = self.reference_frames(task)
         codes = torch.tensor(self._coarse_shown(task, coarse), device=self.device)
         if len(codes) <= repeated:
@@ -313,8 +336,8 @@ class Engine:
 
     def estimator(self, task: Task) -> Estimator:
         """The NAR, told the text and the voice."""
-        cfg, voice, prompt = task.cfg, task.voice, task.prompt
-        if task.delivery is not voice:  # the AR's text begins with another transcript
+        cfg, voice, prompt = task.cfg, task.narrator, task.prompt
+        if task.delivery is not voice:  # the AR's text may begin with another transcript
             prompt = self._prompt(task.text, voice, cfg)
         return Estimator(
             self.nar,
@@ -324,39 +347,55 @@ class Engine:
             cfg.nar_guidance_w,
             cfg.x_0_temp,
             decode=self._nar_decode,
-            timbre=self._timbre(task),
         )
 
-    def _timbre(self, task: Task) -> Timbre | None:
-        """What brings the NAR's sound of the voice to that of its recording; found once a voice."""
-        cfg, voice = task.cfg, task.voice
-        if not cfg.nar_timbre or not cfg.nar_settle_step or voice.is_blend:
-            return None
-        return self._timbres.of(voice, cfg, lambda: self._find_timbre(voice, cfg))
+    def refined(self, task: Task, coarse: Coarse) -> Tensor:
+        """All codes (L, Q) that the NAR makes of new coarse ones; errors as in `known`."""
+        estimator, known = self.refinement(task, coarse)
+        *_, codes = self.denoise(estimator, known, task.cfg, task.generator)
+        return codes[0, sum(self.reference_frames(task)) :]
 
-    def _find_timbre(self, voice: Voice, cfg: InferenceConfig) -> Timbre | None:
-        """By what the NAR makes, in the voice, of coarse codes that are known.
+    def converted(self, task: Task, codes: Tensor) -> Tensor:
+        """What the NAR gave, (L, Q), in the voice that is wanted."""
+        converter = self.converter
+        if converter is None or not self.converts(task.voice, task.cfg):
+            return codes
+        conversion = self._conversions.of(
+            task.voice,
+            (task.cfg.voice_conversion, self._refining(task.cfg)),
+            lambda: self._find_conversion(converter, task.voice, task.cfg),
+        )
+        return converter(codes[None], conversion)[0]
 
-        They are those of the voice that the AR speaks with; None without its transcript.
-        """
-        plain = replace(voice, style=None, style_strength=0.0, style_plain=None)
-        source = self._own() or plain
-        if source.transcript is None:
-            return None
-        generator = torch.Generator().manual_seed(0)
-        strength = cfg.nar_timbre
-        cfg = replace(cfg, nar_timbre=0.0, generate_max_len_override=-1)  # a limit of other texts
-        cfg = cfg.for_reference(plain.transcript is not None)
-        task = self.task(source.transcript, plain, None, cfg, generator)
-        begun = source.codes[: self.continued_frames(task), 0].tolist()
-        asked = self.refinement(task, Coarse([*begun, *source.codes[:, 0].tolist()], "stop"))
-        *_, codes = self.denoise(*asked, cfg, generator)
-        made = codes[0, sum(self.reference_frames(task)) :]
-        return Timbre.between(self._sound(made), self._sound(voice.codes), strength).to(self.device)
+    def conversion_reach(self, task: Task) -> int:
+        """Frames on either side of a frame that its conversion depends on."""
+        if self.converter is None or not self.converts(task.voice, task.cfg):
+            return 0
+        return self.converter.reach
 
-    def _sound(self, codes: Tensor) -> Tensor:
-        """Codes (n, Q) -> (n * stack, C) log-mel frames."""
-        return self.vocoder.features(codes[None].to(self.device))[0].T.float().cpu()
+    def _find_conversion(
+        self, converter: Converter, voice: Voice, cfg: InferenceConfig
+    ) -> Conversion:
+        """What turns speech of the own voice into this one; found once a voice."""
+        own = self.voices.of(None)
+        made = self._own_speech.of(own, self._refining(cfg), lambda: self._said_again(own, cfg))
+        registers = self._register(own), self._register(voice)
+        wanted = voice.codes.to(self.device)
+        return converter.between(made, wanted, registers, cfg.voice_conversion)
+
+    def _said_again(self, own: Voice, cfg: InferenceConfig) -> Tensor:
+        """(L, Q) what the NAR makes of the own voice's coarse codes: how it will sound."""
+        cfg = replace(cfg, voice_conversion=0.0, deep_clone=False, generate_max_len_override=-1)
+        text = own.transcript or " "
+        task = self.task(text, own, None, cfg, torch.Generator().manual_seed(0))
+        return self.refined(task, Coarse(own.codes[:, 0].tolist(), "stop"))
+
+    def _register(self, voice: Voice) -> Register | None:
+        return register(self.vocode(voice.codes)[0])
+
+    @staticmethod
+    def _refining(cfg: InferenceConfig) -> tuple[float, ...]:
+        return tuple(getattr(cfg, name) for name in _REFINING)
 
     def denoise(
         self, estimator: Estimator, known: Known, cfg: InferenceConfig, generator: Source
@@ -378,7 +417,8 @@ class Engine:
         Raises:
             GenerationError: there is nothing to hear.
         """
-        codes = codes[sum(self.reference_frames(task)) :].cpu().clone()
+        codes = codes[sum(self.reference_frames(task)) :]
+        codes = self.converted(task, codes).cpu().clone()
         trim_db = task.cfg.trim_db
         audio = trim_silence(self.vocode(codes)[0], trim_db).clone()  # not what was cut
         audio = retimed(audio, task.cfg.speed)
@@ -411,17 +451,17 @@ class Engine:
 
     def reference_frames(self, task: Task) -> tuple[int, int]:
         """Frames of the reference in the NAR's decoder: known in full, and repeated after that."""
-        n_reference = len(task.voice.codes) if _continues(task.voice, task.cfg) else 0
+        n_reference = len(task.narrator.codes) if _continues(task.narrator, task.cfg) else 0
         twice = self.config.prompt.repeat_reference and not task.cfg.show_reference_once
         return n_reference, n_reference if twice else 0
 
     def _coarse_shown(self, task: Task, coarse: Coarse) -> list[int]:
         """L0 codes after the known reference in the NAR's decoder, its second copy included."""
         n_reference, repeated = self.reference_frames(task)
-        if task.delivery is task.voice:
+        if task.delivery is task.narrator:
             return coarse.codes[n_reference - repeated :]
         new = coarse.codes[self.continued_frames(task) :]
-        return [*task.voice.codes[:repeated, 0].tolist(), *new]
+        return [*task.narrator.codes[:repeated, 0].tolist(), *new]
 
 
 def is_transcribed(voice: Voice) -> bool:

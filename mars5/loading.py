@@ -12,6 +12,7 @@ from mars5.ar.steps import lay_side_by_side
 from mars5.checkpoint import load_pair, read_weights
 from mars5.codec import MelCodec, build_mel_codec
 from mars5.config import ModelConfig
+from mars5.conversion.transposer import Transposer, build_transposer
 from mars5.device import at_work, resolve_device, resolve_dtype
 from mars5.encodec import EncodecCodec, build_encodec
 from mars5.engine import Engine
@@ -39,7 +40,7 @@ def load_engine(
         lay_side_by_side(pair.ar)
     else:
         quantize_models(pair.ar, pair.nar)
-    codec, vocoder = load_codec_and_vocoder(files, pair.config, hub_options)
+    codec, vocoder, transposer = load_sound(files, pair.config, hub_options)
     return Engine(
         pair.ar,
         pair.nar,
@@ -49,12 +50,13 @@ def load_engine(
         vocoder.to(where),
         pair.config,
         Voice.load(files.voice) if files.voice is not None else None,
+        None if transposer is None else transposer.to(where),
     )
 
 
-def load_codec_and_vocoder(
+def load_sound(
     files: hub.ModelFiles, config: ModelConfig, hub_options: dict[str, Any]
-) -> tuple[EncodecCodec | MelCodec, Vocoder]:
+) -> tuple[EncodecCodec | MelCodec, Vocoder, Transposer | None]:
     """EnCodec and Vocos for published weights, else what the checkpoint brings.
 
     Raises:
@@ -68,20 +70,24 @@ def load_codec_and_vocoder(
                 read_weights(hub.encodec_file(bool(hub_options.get("local_files_only"))))
             ),
             build_published_vocoder(read_weights(hub.vocos_file(**_caching(hub_options)))),
+            None,
         )
     if stated.get("name") != MelCodec.kind or files.codec is None:
         raise CheckpointError(
             f"{files.ar} states the codec {stated.get('name')!r}, whose file {hub.CODEC_FILE} is "
             "not beside it or not known to this version"
         )
-    parts: dict[str, dict[str, Tensor]] = {"codec": {}, "vocoder": {}}
+    parts: dict[str, dict[str, Tensor]] = {"codec": {}, "vocoder": {}, "transposer": {}}
     for name, tensor in read_weights(files.codec, torch.float32).items():
         part, _, rest = name.partition(".")
         if part not in parts:
             raise CheckpointError(f"{files.codec}: unexpected tensor {name!r}")
         parts[part][rest] = tensor
     codec = build_mel_codec(stated.get("dims", {}), parts["codec"])
-    return codec, build_vocoder(stated.get("vocoder", {}), parts["vocoder"], codec.vector_table())
+    vocoder = build_vocoder(stated.get("vocoder", {}), parts["vocoder"], codec.vector_table())
+    if not parts["transposer"]:
+        return codec, vocoder, None
+    return codec, vocoder, build_transposer(stated.get("transposer", {}), parts["transposer"])
 
 
 def _caching(hub_options: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import checkpoint_files as files
@@ -15,6 +16,7 @@ from mars5.ar.model import CodecLM
 from mars5.checkpoint import write_checkpoint
 from mars5.codec import MelCodec, MelCodecDims
 from mars5.config import ARDims, ModelConfig, NARDims, PromptConvention
+from mars5.conversion.transposer import Transposer, TransposerDims
 from mars5.engine import Engine, Task
 from mars5.nar.model import ResidualTransformer
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
@@ -29,6 +31,8 @@ VOCODER_DIMS = {
     "n_layers": 1,
     "n_bandwidths": 0,
 }
+
+TRANSPOSER_DIMS = {"n_mels": 12, "dim": 16, "ff_dim": 24, "n_layers": 1}
 
 
 def tiny_tokenizers() -> tuple[TextTokenizer, SpeechTokenizer]:
@@ -53,8 +57,21 @@ def tiny_config() -> ModelConfig:
     )  # fmt: skip
 
 
+def converting(config: ModelConfig) -> ModelConfig:
+    """The same with a delivery of its own, and a transposer."""
+    return replace(
+        config,
+        prompt=replace(config.prompt, own_delivery=True),
+        codec={**config.codec, "transposer": TRANSPOSER_DIMS},
+        defaults={**config.defaults, "voice_conversion": 1.0},
+    )
+
+
 def write_tiny_model(folder: Path, config: ModelConfig | None = None) -> Path:
-    """A random checkpoint folder; the same weights every time."""
+    """A random checkpoint folder; the same weights every time.
+
+    If its config is `converting`, it has a transposer and a default voice.
+    """
     config = config or tiny_config()
     torch.manual_seed(11)
     text, speech = tiny_tokenizers()
@@ -68,7 +85,14 @@ def write_tiny_model(folder: Path, config: ModelConfig | None = None) -> Path:
         write_checkpoint(folder / f"mars5_{kind}.safetensors", weights, text, speech, config)
     parts = {f"codec.{k}": v for k, v in codec.state_dict().items()}
     parts |= {f"vocoder.{k}": v for k, v in vocoder.state_dict().items() if k != "table"}
+    if "transposer" in config.codec:
+        transposer = Transposer(TransposerDims(**TRANSPOSER_DIMS))
+        parts |= {f"transposer.{k}": v for k, v in transposer.state_dict().items()}
     save_file(parts, folder / "mars5_codec.safetensors")
+    if "transposer" in config.codec:
+        system = Mars5TTS.from_pretrained(folder, device="cpu")
+        own = system.voice(torch.ones(30_000).cumsum(0).div(40).sin(), "Another.")
+        own.save(folder / "default.voice.safetensors")
     return folder
 
 

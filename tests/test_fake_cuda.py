@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config, write_tiny_model
+from conftest import converting, tiny_config, write_tiny_model
 from fake_cuda import CudaError, CudaTensor, Machine, Stream, fake_cuda
 from torch import Tensor
 
@@ -26,7 +26,6 @@ from mars5.nar.diffusion import cosine_schedule
 from mars5.nar.estimate import Estimator
 from mars5.nar.graph import GraphedDecoder
 from mars5.nar.settle import Settling
-from mars5.nar.timbre import Timbre
 
 STEPS = 8  # of the schedule
 SHORT = InferenceConfig(timesteps=3, generate_max_len_override=36, deep_clone=False)
@@ -36,17 +35,14 @@ SETTINGS = {
     "deep": replace(SHORT, deep_clone=True, generate_max_len_override=110),
     "settling": replace(SHORT, nar_settle_step=4),
     "exact, settling": replace(SHORT, timesteps=STEPS, nar_settle_step=7),
-    "timbre": replace(SHORT, nar_settle_step=STEPS, nar_timbre=0.5, generate_max_len_override=90),
     "one pass": replace(SHORT, nar_guidance_w=1),
     "uncached": replace(SHORT, use_kv_cache=False),
     "greedy": replace(SHORT, temperature=0),
     "filters": replace(SHORT, top_k=0, top_p=0.8, typical_p=0.7, rep_penalty_window=0),
 }
-RUNS = [
-    *((name, torch.float32) for name in SETTINGS),
-    ("deep", torch.float16),
-    ("timbre", torch.bfloat16),
-]
+CONVERTING = replace(
+    SHORT, nar_settle_step=STEPS, voice_conversion=0.5, generate_max_len_override=90
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +52,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     defaults = {**config.defaults, "timesteps": 3}
     path = tmp_path_factory.mktemp("short")
     return write_tiny_model(path, replace(config, nar=nar, defaults=defaults))
+
+
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a checkpoint that speaks with its own voice, and converts it."""
+    config = tiny_config()
+    nar = replace(config.nar, diffusion_steps=STEPS)
+    path = tmp_path_factory.mktemp("own")
+    return write_tiny_model(path, converting(replace(config, nar=nar)))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,6 @@ def speaker() -> Tensor:
     [
         *((name, torch.float32) for name in SETTINGS),
         ("deep", torch.float16),
-        ("timbre", torch.bfloat16),
     ],
 )
 def test_all_stages_stay_on_the_device(
@@ -107,18 +111,34 @@ def test_all_stages_stay_on_the_device(
         assert (found.ar_codes[:10] == wanted.ar_codes[:10]).float().mean() > 0.8
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_conversion_stays_on_the_device(
+    dtype: torch.dtype, own_folder: Path, speechlike: np.ndarray, cuda: Machine
+) -> None:
+    there = system(own_folder, dtype=dtype)
+    found = there.generate("hello there", speechlike, None, CONVERTING, seed=1)
+    assert type(found.audio) is type(found.codes) is Tensor
+    assert found.audio.isfinite().all()
+    if dtype == torch.float32:
+        wanted = system(own_folder, "cpu").generate(
+            "hello there", speechlike, None, CONVERTING, seed=1
+        )
+        n = min(len(found.codes), len(wanted.codes), 10)
+        assert (found.codes[:n] == wanted.codes[:n]).float().mean() > 0.8
+
+
 @pytest.mark.parametrize("graphed", [True, False])
 def test_streams_batches_and_edits_stay_on_the_device(
     graphed: bool,
-    folder: Path,
+    own_folder: Path,
     speechlike: np.ndarray,
     cuda: Machine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not graphed:  # as if the speech were long
         monkeypatch.setattr("mars5.nar.graph.MAX_FRAMES", 0)
-    there = system(folder)
-    cfg = replace(SETTINGS["timbre"], generate_max_len_override=200)
+    there = system(own_folder)
+    cfg = replace(CONVERTING, generate_max_len_override=200)
     voice = there.voice(speechlike, "hello you")
     with there.stream("hello there. And you?", voice, cfg=cfg, seed=1) as stream:
         assert len(list(stream)) > 2
@@ -137,15 +157,6 @@ def test_a_device_that_is_not_the_current_one(
     a, b = (one.generate("hello", speechlike, None, SHORT, seed=1) for one in (first, second))
     assert torch.equal(a.codes, b.codes)
     assert cuda.place() == torch.device("cuda:0")
-
-
-def test_timbres_of_some_rows_stay_on_the_device(cuda: Machine) -> None:
-    some, others = torch.randn(2, 40, 6)
-    known = Timbre.between(some, others, 0.5).to(torch.device("cuda"))
-    both = Timbre.stack([known, None])
-    assert both is not None
-    sound = both(some.to("cuda"), torch.tensor([0, 1], device="cuda").repeat(20))
-    assert torch.equal(sound.cpu()[1::2], some[1::2])
 
 
 # ---------------------------------------------------------------- waits

@@ -246,5 +246,10 @@ def test_speaker_embedding() -> None:
 
 
 def test_defaults_are_the_published_ones() -> None:
-    ours = {"show_reference_once": False, "nar_settle_step": 0, "nar_timbre": 0.0, "speed": 1.0}
+    ours = {
+        "show_reference_once": False,
+        "nar_settle_step": 0,
+        "voice_conversion": 0.0,
+        "speed": 1.0,
+    }
     assert vars(InferenceConfig()) == {**TTS["config_defaults"], **ours}

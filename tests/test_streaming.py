@@ -181,7 +181,7 @@ def test_pauses_are_silence_of_their_length(tiny: Mars5TTS, voice: Voice) -> Non
 
 
 def refined_from_all(self: Any, coarse: Coarse) -> torch.Tensor:
-    """What `_Wave._refined` gives with no limit to what the NAR sees: the plain rule."""
+    """What `_Wave._refine` gives with no limit to what the NAR sees: the plain rule."""
     estimator, known = self._engine.refinement(self._task, coarse)
     start = sum(self._engine.reference_frames(self._task))
     codes, mask = known.codes.clone(), known.mask.clone()
@@ -206,7 +206,7 @@ def test_a_window_as_long_as_the_speech_is_no_window(
     short = spoken()
     monkeypatch.setattr(utterance, "CONTEXT_SECONDS", len(short) / tiny.engine.codec.frame_rate)
     long = spoken()
-    monkeypatch.setattr(utterance._Wave, "_refined", refined_from_all)
+    monkeypatch.setattr(utterance._Wave, "_refine", refined_from_all)
     assert torch.equal(long, spoken())
     assert not torch.equal(short, long)
     assert torch.equal(short[:, 0], long[:, 0])

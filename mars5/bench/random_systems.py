@@ -19,7 +19,7 @@ from mars5.device import at_work, resolve_device, resolve_dtype
 from mars5.encodec import EncodecCodec
 from mars5.engine import Engine
 from mars5.hub import NANO, find
-from mars5.loading import load_codec_and_vocoder
+from mars5.loading import load_sound
 from mars5.nar.model import FLOAT32_PARTS, ResidualTransformer
 from mars5.quantized import check_quantize, quantize_models
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
@@ -76,8 +76,8 @@ def _nano_parts() -> Parts:
     """The embedded checkpoint's own, but for the two transformers."""
     files = find(NANO)
     pair = load_pair(files.ar, files.nar)
-    parts = load_codec_and_vocoder(files, pair.config, {})
-    return pair.text_tokenizer, pair.speech_tokenizer, pair.config, *parts
+    codec, vocoder, _ = load_sound(files, pair.config, {})
+    return pair.text_tokenizer, pair.speech_tokenizer, pair.config, codec, vocoder
 
 
 def random_model(

@@ -284,7 +284,7 @@ def _settled(
     log_r = replace(estimator, temperature=1.0)(x, t)
     _check_finite(log_r, estimator)
     belief = clean_posterior(log_r, grid.take(x), t, schedule)
-    return settled(belief, known.codes, known.mask, grid, settling.books, estimator.timbre)
+    return settled(belief, known.codes, known.mask, grid, settling.books)
 
 
 def _lengths(estimator: Estimator, known: Known) -> list[int]:

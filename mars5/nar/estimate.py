@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mars5.nar.model import Conditions, Grid, ResidualTransformer
-from mars5.nar.timbre import Timbre
 
 # Rows of encoder input computed ahead in one batch. At full size the keys and values of one take
 # 128 KiB in float32.
@@ -38,7 +37,6 @@ class Estimator:
         visible: (B, L) bool, false for padding; None if there is none.
         decode: runs the decoder as `ResidualTransformer.decode` does; None is the model's own.
         positions: (L,) of the frames, if some are left out in between; None for 0, 1, ...
-        timbre: of the voices, for codes that settle; None if they keep the network's.
     """
 
     model: ResidualTransformer
@@ -50,7 +48,6 @@ class Estimator:
     visible: Tensor | None = None
     decode: Decode | None = None
     positions: Tensor | None = None
-    timbre: Timbre | None = None
     _grid: Grid | None = field(default=None, repr=False)
     _ahead: Ahead | None = field(default=None, repr=False)
 
@@ -138,7 +135,6 @@ def stack_estimators(items: Sequence[Estimator], lengths: Sequence[int]) -> Esti
         text=torch.cat([F.pad(i.text, (0, longest - i.text.shape[1])) for i in items]),
         text_lengths=torch.cat([item.text_lengths for item in items]),
         speaker=torch.cat([item.speaker for item in items]),
-        timbre=Timbre.stack([item.timbre for item in items]),
         _ahead=None,
         visible=torch.arange(max(lengths), device=ends.device) < ends[:, None],
     )

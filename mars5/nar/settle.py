@@ -16,7 +16,6 @@ from torch import Tensor
 from mars5.config import CODEBOOK_SIZE
 from mars5.nar.diffusion import Schedule, log_evidence
 from mars5.nar.model import Grid
-from mars5.nar.timbre import Timbre
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ def settled(
     mask: Tensor,
     grid: Grid,
     books: Tensor,
-    timbre: Timbre | None = None,
 ) -> Tensor:
     """Codes (B, L, Q): those given, and for the grid those of the least expected squared error.
 
@@ -59,25 +57,13 @@ def settled(
     Args:
         probabilities: (F, levels, 1024) of the clean codes of the grid.
         codes, mask: (B, L, Q) as in `Known`.
-        timbre: maps the expected sound before codes are chosen; None leaves it as it is.
     """
     unknown = ~grid.take(mask)[..., None]
     levels = list(zip(grid.levels, probabilities.unbind(1), unknown.unbind(1), strict=True))
     rest = torch.stack([is_unknown * (p @ books[q]) for q, p, is_unknown in levels]).sum(0)
-    if timbre is not None:
-        sound = rest + _given(codes, mask, grid, books)
-        rest = rest + timbre(sound, grid.rows) - sound
     chosen = []
     for q, _, is_unknown in levels:
         nearest = (books[q].square().sum(1) - 2 * rest @ books[q].T).argmin(1)
         rest = rest - is_unknown * books[q][nearest]
         chosen.append(nearest)
     return torch.where(mask, codes, grid.put(codes, torch.stack(chosen, 1)))
-
-
-def _given(codes: Tensor, mask: Tensor, grid: Grid, books: Tensor) -> Tensor:
-    """(F, C) what the codes that are given add to the sound of the grid's frames."""
-    there, found = mask[grid.rows, grid.frames], codes[grid.rows, grid.frames]
-    return torch.stack([there[:, q, None] * book[found[:, q]] for q, book in enumerate(books)]).sum(
-        0
-    )

@@ -2,12 +2,14 @@
 
     coarse   |=========================>            the AR goes on
     refined      |-- known -|-- new --|~ held ~|    the NAR: finished frames in reach, and all text
+    converted               |-- new --|~~~~~~~~|    to the voice that is wanted; reads neighbours
     vocoded                 |-- new --|             reads both neighbours
     heard    |-- given ---|x|-----------|x|         x: cross-faded with the chunk before
 
 What is finished stays as it is. The NAR is shown the last of it, at the positions where it is, and
 so does no more work for a late chunk than for an early one. The held frames had no right context:
-they are drawn again with the next chunk. All lengths but the AR's follow from the frame rate.
+they are drawn again with the next chunk. A conversion is what it is for the whole, since what it
+reads on the right is held, too. All lengths but the AR's follow from the frame rate.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ def _growing(
             frames += len(_codes(engine, _NOTHING, [token]))
             if frames >= wanted and token != engine.vocabulary.end:
                 coarse = Coarse(_codes(engine, task.prompt, ids), "length")
-                if _n_new(engine, task, coarse) > _held(engine) + _faded(engine):
+                if _n_new(engine, task, coarse) > _held(engine, task) + _faded(engine):
                     yield coarse, False
                 wanted = frames + next(sizes)
     yield engine.coarse(task, ids), True
@@ -125,8 +127,9 @@ def _chunk_sizes(engine: Engine) -> Iterator[int]:
     return (_frames(engine, seconds) for seconds in chain(CHUNK_SECONDS, repeat(CHUNK_SECONDS[-1])))
 
 
-def _held(engine: Engine) -> int:
-    return _frames(engine, HELD_SECONDS)
+def _held(engine: Engine, task: Task) -> int:
+    """Frames at the end of a chunk that may still change, or are read by what goes before them."""
+    return max(_frames(engine, HELD_SECONDS), engine.conversion_reach(task))
 
 
 def _faded(engine: Engine) -> int:
@@ -156,14 +159,17 @@ class _Wave:
         steps = engine.nar_steps(task.cfg)
         self._estimator = engine.estimator(task).ahead(steps)  # all chunks have the same text
         self.finished = torch.zeros(0, N_CODEBOOKS, dtype=torch.int64)
+        self._refined = self.finished  # the same codes as the NAR gave them
         self._given = 0  # frames
         self._old_end = silence(0)  # samples of the finished frames that are not yet given
 
     def of(self, coarse: Coarse, is_last: bool) -> Tensor:
         """The next samples (T,), now that there are these coarse codes."""
-        codes = self._refined(coarse)
-        stop = len(codes) if is_last else len(codes) - _held(self._engine)
-        self.finished = codes[:stop].cpu().clone()  # not inference tensors
+        refined = self._refine(coarse)
+        stop = len(refined) if is_last else len(refined) - _held(self._engine, self._task)
+        codes = self._converted(refined)
+        self._refined = refined[:stop].cpu().clone()  # not inference tensors
+        self.finished = codes[:stop].cpu().clone()
         wave = self._vocoded(codes, stop)
         n = min(len(self._old_end), len(wave))
         wave[:n] = cross_fade(self._old_end[:n], wave[:n])
@@ -174,11 +180,11 @@ class _Wave:
         self._given, self._old_end = stop - kept, wave[len(wave) - samples :]
         return wave[: len(wave) - samples]
 
-    def _refined(self, coarse: Coarse) -> Tensor:
-        """All codes (n, Q) of the new speech; what is finished stays as it is."""
+    def _refine(self, coarse: Coarse) -> Tensor:
+        """All codes (n, Q) of the new speech by the NAR; what is finished stays as it is."""
         known = self._engine.known(self._task, coarse)
         codes, mask = known.codes.clone(), known.mask.clone()
-        finished = self.finished.to(codes.device)
+        finished = self._refined.to(codes.device)
         start = sum(self._engine.reference_frames(self._task))
         stop = start + len(finished)
         codes[0, start:stop], mask[0, start:stop] = finished, True
@@ -192,6 +198,13 @@ class _Wave:
             self._check()
             x = step
         return torch.cat([finished, x[0, stop - unseen :]])
+
+    def _converted(self, refined: Tensor) -> Tensor:
+        """The codes (n, Q) in the voice that is wanted; what is finished stays as it is."""
+        done = len(self.finished)
+        first = max(0, done - self._engine.conversion_reach(self._task))
+        new = self._engine.converted(self._task, refined[first:])[done - first :]
+        return torch.cat([self.finished.to(new.device), new])
 
     @torch.no_grad()
     def _vocoded(self, codes: Tensor, stop: int) -> Tensor:

@@ -28,6 +28,9 @@ STEPS = {
     "pieces": "write the AR's and the NAR's weights as files of at most 15 MB",
     "join": "take such pieces up as the latest state",
     "export": "write the checkpoint folder",
+    "pairs": "move a checkpoint's own voice into other registers, for the transposer to learn",
+    "transposer": "train the transposer",
+    "attach": "write the transposer and this recipe's settings into a checkpoint folder",
     "styles": "record the shipped style bank, which serves every checkpoint",
 }
 
@@ -59,10 +62,10 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--share", type=float, required=True, help="of the new weights")
         if name in ("finer", "transfer", "average"):
             step.add_argument("--source", type=Path, required=True, help="that working folder")
-        if name in ("vocoder", "ar", "nar", "lent"):
+        if name in ("vocoder", "ar", "nar", "lent", "transposer"):
             step.add_argument("--minutes", type=float, required=True, help="training time in all")
             step.add_argument("--device", default="cpu")
-        if name == "export":
+        if name in ("export", "pairs", "attach"):
             step.add_argument("--to", type=Path, default=Path("mars5/nano"), help="checkpoint")
         if name == "styles":
             step.add_argument("--to", type=Path, default=Path("mars5/style_bank"), help="folder")
@@ -108,12 +111,14 @@ def run_step(chosen: argparse.Namespace) -> None:
         shop.pieces(chosen.pieces)
     elif chosen.step in ("pieces", "join"):
         getattr(shop, chosen.step)(chosen.pieces)
-    elif chosen.step in ("vocoder", "ar", "nar"):
+    elif chosen.step == "pairs":
+        shop.pairs(chosen.to)
+    elif chosen.step in ("vocoder", "ar", "nar", "transposer"):
         getattr(shop, chosen.step)(chosen.minutes)
     else:
-        from mars5.train.export import export
+        from mars5.train.export import attach, export
 
-        export(shop, chosen.to)
+        (attach if chosen.step == "attach" else export)(shop, chosen.to)
 
 
 if __name__ == "__main__":

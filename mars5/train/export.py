@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from mars5.checkpoint import write_checkpoint
+from mars5.checkpoint import read_checkpoint, read_weights, write_checkpoint
 from mars5.codec import MelCodec
 from mars5.config import ModelConfig, PromptConvention
 from mars5.errors import TrainError
 from mars5.files import replacing
 from mars5.hub import CODEC_FILE, VOICE_FILE
-from mars5.train.recipe import CODEC, VOCODER, Workshop
+from mars5.train.recipe import CODEC, TRANSPOSER, VOCODER, Workshop
 from mars5.train.teachers import Speaker, speak
 from mars5.tts import Mars5TTS
 
-VERSION = 6
+VERSION = 7
 # What the default voice says: a teacher's recording, made anew at export and kept as codes only.
 VOICE_TEACHER = Speaker("flite", "rms")
 VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "x_0_temp": 0.2,
     "q0_override_steps": 0,
     "nar_settle_step": 200,  # at once: its draws of the finer books cost words
-    "nar_timbre": 1.0,  # expected sounds are dull, and like nobody
+    "voice_conversion": 1.0,
     "nar_guidance_w": 1.0,
     "deep_clone": False,
     "generate_max_len_override": 700,
@@ -56,12 +56,7 @@ def export(workshop: Workshop, target: Path) -> Path:
     for name, model in models.items():
         state = _state(workshop.folder / f"{name}.pt", name)
         model.load_state_dict(state["model"])
-        training[name] = {
-            "minutes": round(state["seconds"] / 60, 1),
-            "steps": state["step"],
-            "seen": state["seen"],
-            "parameters": sum(p.numel() for p in model.parameters()),
-        }
+        training[name] = _story(state, sum(p.numel() for p in model.parameters()))
     config = ModelConfig(
         ar.dims,
         nar.dims,
@@ -88,6 +83,49 @@ def export(workshop: Workshop, target: Path) -> Path:
         save_file(parts, temporary)
     _save_default_voice(target)
     return target
+
+
+def attach(workshop: Workshop, target: Path) -> Path:
+    """Write the transposer, `DEFAULTS` and `VERSION` into a checkpoint folder that is there.
+
+    Raises:
+        TrainError: the transposer was not trained yet.
+        CheckpointError: the folder has no checkpoint.
+    """
+    state = _state(workshop.folder / "transposer.pt", "transposer")
+    for name in ("ar", "nar"):
+        path = target / f"mars5_{name}.safetensors"
+        found = read_checkpoint(path)
+        if found.config is None:
+            raise TrainError(f"{path} states no config: it was not written by `export`")
+        config = _with_transposer(found.config, state)
+        write_checkpoint(path, found.weights, found.text_tokenizer, found.speech_tokenizer, config)
+    parts = read_weights(target / CODEC_FILE)
+    parts |= {f"transposer.{k}": v.half().contiguous() for k, v in state["model"].items()}
+    with replacing(target / CODEC_FILE) as temporary:
+        save_file(parts, temporary)
+    return target
+
+
+def _with_transposer(config: ModelConfig, state: dict[str, Any]) -> ModelConfig:
+    parameters = sum(weight.numel() for weight in state["model"].values())
+    training = {**config.facts["training"], "transposer": _story(state, parameters)}
+    return replace(
+        config,
+        codec={**config.codec, "transposer": asdict(TRANSPOSER)},
+        defaults=DEFAULTS,
+        facts={**config.facts, "version": VERSION, "training": training},
+    )
+
+
+def _story(state: dict[str, Any], parameters: int) -> dict[str, Any]:
+    """What a training state tells of how it came about."""
+    return {
+        "minutes": round(state["seconds"] / 60, 1),
+        "steps": state["step"],
+        "seen": state["seen"],
+        "parameters": parameters,
+    }
 
 
 def _save_default_voice(target: Path) -> None:

@@ -20,12 +20,13 @@ from torch import Tensor
 from mars5.ar.model import CodecLM
 from mars5.codec import MelCodec, MelCodecDims, build_mel_codec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, ARDims, NARDims
+from mars5.conversion.transposer import Transposer, TransposerDims
 from mars5.errors import TrainError
 from mars5.eval.lists import read_list
 from mars5.files import replacing
 from mars5.nar.model import ResidualTransformer
 from mars5.tokenizers import SpeechTokenizer, TextTokenizer
-from mars5.train import ar, nar
+from mars5.train import ar, nar, transposer
 from mars5.train.batching import Corpus, prefetched
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import fit_codec, fit_finer
@@ -37,12 +38,14 @@ from mars5.train.pieces import joined, split
 from mars5.train.tokens import encode_shard, read_examples
 from mars5.train.transfer import carry_ar, carry_nar, load_weights, mixtures
 from mars5.train.vocoder import Cuts, train_vocoder
+from mars5.tts import Mars5TTS
 from mars5.vocoder import Vocoder, VocoderDims
 
 CODEC = MelCodecDims(stack=2, rank=96)
 VOCODER = VocoderDims(
     channels=CODEC.n_mels, stack=CODEC.stack, dim=256, ff_dim=768, n_layers=6, n_bandwidths=0
 )
+TRANSPOSER = TransposerDims(CODEC.n_mels)
 TEXT_MERGES = 512
 # What the codec is fitted to, its finer books, and on what two codecs are compared.
 CODEC_SHARDS = {"own": 0, "plain": 2, "pseudo": 3, "crowd": 0, "kokoro": 12}
@@ -218,6 +221,30 @@ class Workshop:
         stream = prefetched(batches, self.size.loaders)
         books = self.codec().codebooks.to(self.device)
         nar.train_nar(model, run, stream, checks, books, self.device, self.seed)
+
+    def pairs(self, checkpoint: Path) -> None:
+        """Step 9, upon an exported checkpoint: its own voice in other registers, to learn from."""
+        engine = Mars5TTS.from_pretrained(checkpoint, device=self.device).engine
+        target, shards = self.folder / "pairs", self._shards("corpus").get("own", [])
+        target.mkdir(exist_ok=True)
+        if not shards:
+            raise TrainError(f"{self.folder / 'corpus'} has no shards of the cast 'own'")
+        own = transposer.own_register(shards)
+        for path in shards:
+            transposer.pair_shard(engine, path, own, target / path.name)
+
+    def transposer(self, minutes: float, rate: float = 1e-3) -> None:
+        """Step 10: train the transposer for `minutes` in all."""
+        torch.manual_seed(self.seed)
+        model = Transposer(TRANSPOSER).to(self.device)
+        shards = self._shards("pairs")
+        held_out = [paths[0] for paths in shards.values()]
+        run = Run(self.folder, "transposer", model, minutes, rate)
+        stream = transposer.batches(
+            transposer.read_pairs(flat(training(shards))), self._fresh_seed()
+        )
+        checks = list(islice(transposer.batches(transposer.read_pairs(held_out), 7), 8))
+        transposer.train_transposer(model, run, stream, checks, self.device)
 
     def new_ar(self) -> CodecLM:
         """An untrained AR whose speech embeddings start from the codebooks."""

@@ -1,0 +1,111 @@
+"""`Transposer`: a voice's sound in another register, as log-mel frames.
+
+The melody keeps its form: the fundamental frequency f becomes the one that has the other register's
+median m' and spread s' where f has m and s, log f' = log m' + (log f - log m) s' / s. Formants move
+with the cube root of the pitch, about as they do between people.
+
+One small network of the vocoder's kind does it, trained with the checkpoint (`mars5.train`) on its
+own voice and what the WORLD vocoder makes of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mars5.conversion.pitch import Register
+from mars5.errors import CheckpointError
+from mars5.vocoder import CONV_REACH, Backbone, VocoderDims
+
+PITCHES = (0.7, 2.9)  # times the own voice's: what the network is trained for
+SPREADS = (0.5, 2.2)
+FORMANTS = (0.9, 1.25)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """From one register to another.
+
+    Attributes:
+        pitch: natural logarithm of the quotient of the medians.
+        spread: natural logarithm of the quotient of the spreads.
+    """
+
+    pitch: float = 0.0
+    spread: float = 0.0
+
+    @classmethod
+    def between(cls, own: Register | None, wanted: Register | None, strength: float) -> Shift:
+        """The shift by `strength`, 0 to 1, of the way, within what the network knows.
+
+        Nothing is shifted where one of the two has no register.
+        """
+        if own is None or wanted is None:
+            return cls()
+        return cls(
+            strength * _within(wanted.median / own.median, PITCHES),
+            strength * _within(wanted.spread / max(own.spread, 1e-3), SPREADS),
+        )
+
+    @property
+    def formants(self) -> float:
+        """The factor by which formants move."""
+        return math.exp(_within(math.exp(self.pitch / 3), FORMANTS))
+
+
+def _within(factor: float, limits: tuple[float, float]) -> float:
+    """The logarithm of a factor, kept within limits."""
+    return math.log(min(max(factor, limits[0]), limits[1]))
+
+
+@dataclass(frozen=True)
+class TransposerDims:
+    """Sizes of a `Transposer`, stated by its checkpoint."""
+
+    n_mels: int = 80
+    dim: int = 256
+    ff_dim: int = 768
+    n_layers: int = 4
+
+    @property
+    def backbone(self) -> VocoderDims:
+        """Those of the network: channels of sound, and the two numbers of a shift."""
+        return VocoderDims(
+            self.n_mels + 2, dim=self.dim, ff_dim=self.ff_dim, n_layers=self.n_layers,
+            n_bandwidths=0,
+        )  # fmt: skip
+
+
+class Transposer(nn.Module):
+    """The network.
+
+    Attributes:
+        reach: mel frames on either side of a frame that its result depends on.
+    """
+
+    def __init__(self, dims: TransposerDims) -> None:
+        super().__init__()
+        self.dims = dims
+        self.body = Backbone(dims.backbone)
+        self.out = nn.Linear(dims.dim, dims.n_mels)
+        self.reach = CONV_REACH * (1 + dims.n_layers)
+
+    def forward(self, sound: Tensor, shifts: Tensor) -> Tensor:
+        """(B, L, n_mels) log-mel and (B, 2) pitch and spread of each row's shift -> log-mel."""
+        given = shifts[:, None].expand(-1, sound.shape[1], -1)
+        found: Tensor = self.out(self.body(torch.cat([sound, given], 2).transpose(1, 2), None))
+        return found
+
+
+def build_transposer(config: dict[str, Any], weights: dict[str, Tensor]) -> Transposer:
+    """The one a checkpoint describes; raises `CheckpointError` if the parts do not fit."""
+    try:
+        model = Transposer(TransposerDims(**config))
+        model.load_state_dict(weights, assign=True)
+    except (TypeError, RuntimeError) as error:
+        raise CheckpointError(f"the transposer does not fit its config: {error}") from error
+    return model.eval()

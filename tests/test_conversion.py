@@ -1,0 +1,400 @@
+"""Voice conversion: where a voice lies, what the maps do to statistics, and whom they belong to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import converting, tiny_config, write_tiny_model
+from torch import Tensor
+from torch.testing import assert_close
+
+from mars5 import InferenceConfig, Mars5TTS, Voice
+from mars5.codec import MelCodec
+from mars5.config import SAMPLE_RATE
+from mars5.conversion import Conversion, Converter
+from mars5.conversion import timbre as timbres
+from mars5.conversion.neighbours import with_neighbours
+from mars5.conversion.pitch import Register, fundamentals, register
+from mars5.conversion.timbre import Timbre
+from mars5.conversion.transposer import PITCHES, Shift, Transposer, TransposerDims, build_transposer
+from mars5.engine import Coarse, Task
+from mars5.errors import CheckpointError, ConfigError
+from mars5.streaming import utterance
+
+TEXT, OTHER = "Good evening to all of you.", "The shop is closed on Mondays."
+
+
+def buzz(frequencies: Tensor, seed: int = 0) -> Tensor:
+    """A wave (T,) whose fundamental has these frequencies (T,) in Hz, with formants and noise."""
+    phase = (2 * math.pi * frequencies.double() / SAMPLE_RATE).cumsum(0)
+    partials = [(k * phase).sin() / k for k in range(1, 20)]
+    noise = torch.randn(len(phase), generator=torch.Generator().manual_seed(seed))
+    return (0.1 * torch.stack(partials).sum(0) + 0.005 * noise).float()
+
+
+@pytest.mark.parametrize("pitch", [75.0, 101.0, 173.0, 260.0, 400.0])
+def test_the_register_of_a_steady_tone_is_its_pitch(pitch: float) -> None:
+    found = register(buzz(torch.full((SAMPLE_RATE,), pitch)))
+    assert found is not None
+    assert found.median == pytest.approx(pitch, rel=0.01)
+    assert found.spread < 0.01
+
+
+def test_the_spread_is_that_of_the_melody() -> None:
+    melody = 0.2 * torch.sin(torch.linspace(0, 40, 4 * SAMPLE_RATE))
+    found = register(buzz(180 * melody.exp()))
+    assert found is not None
+    assert found.median == pytest.approx(180, rel=0.02)
+    assert found.spread == pytest.approx(float(melody.std()), rel=0.1)
+
+
+def test_noise_silence_and_little_have_no_register() -> None:
+    noise = torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(1))
+    assert register(0.1 * noise) is None
+    assert register(torch.zeros(SAMPLE_RATE)) is None
+    assert register(torch.zeros(10)) is None
+    assert len(fundamentals(torch.zeros(0))) == 0
+
+
+def test_loudness_and_pauses_do_not_move_the_register() -> None:
+    tone = buzz(torch.full((SAMPLE_RATE,), 150.0))
+    paused = torch.cat([torch.zeros(SAMPLE_RATE), 0.01 * tone, torch.zeros(SAMPLE_RATE)])
+    for wave in (tone, 5 * tone, paused):
+        found = register(wave)
+        assert found is not None
+        assert found.median == pytest.approx(150, rel=0.01)
+
+
+def test_a_shift_leads_from_one_register_to_the_other() -> None:
+    own, wanted = Register(100, 0.1), Register(180, 0.15)
+    whole, half = Shift.between(own, wanted, 1.0), Shift.between(own, wanted, 0.5)
+    assert (whole.pitch, whole.spread) == pytest.approx((math.log(1.8), math.log(1.5)))
+    assert (half.pitch, half.spread) == pytest.approx((whole.pitch / 2, whole.spread / 2))
+    assert Shift.between(own, own, 1.0) == Shift()
+    assert Shift.between(own, None, 1.0) == Shift.between(None, wanted, 1.0) == Shift()
+
+
+def test_a_shift_stays_within_what_the_network_knows() -> None:
+    far = Shift.between(Register(100, 0.0), Register(900, 3.0), 1.0)
+    assert far.pitch == pytest.approx(math.log(PITCHES[1]))
+    assert math.isfinite(far.spread)
+    low = Shift.between(Register(100, 0.1), Register(20, 0.0), 1.0)
+    assert low.pitch == pytest.approx(math.log(PITCHES[0]))
+    assert 0.85 < low.formants < 1 < far.formants < 1.3
+
+
+def frames(seed: int, n: int = 4000, channels: int = 6) -> Tensor:
+    """Correlated frames of another mean and covariance for each seed."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(channels, channels, generator=generator)
+    return torch.randn(n, channels, generator=generator) @ mix + 3 * seed
+
+
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    return values.mean(0), torch.cov(values.T, correction=0)
+
+
+@pytest.fixture
+def unweighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All frames are speech, and correlations are believed."""
+    monkeypatch.setattr(timbres, "SPOKEN", 1.0)
+    monkeypatch.setattr(timbres, "SHRINKAGE", 0.0)
+    monkeypatch.setattr(timbres, "SOFTNESS", 1e-6)
+
+
+@pytest.mark.usefixtures("unweighted")
+def test_mapped_frames_have_the_other_mean_and_covariance() -> None:
+    made, wanted = frames(1), frames(2)
+    timbre = Timbre.between(made, wanted, 1.0)
+    assert_close(timbre.turn, timbre.turn.mT, rtol=0, atol=1e-4)
+    timbre = replace(timbre, quiet=torch.tensor(-1e9))
+    mapped = timbre(made)
+    for found, expected in zip(moments(mapped), moments(wanted), strict=True):
+        assert_close(found, expected, rtol=1e-3, atol=1e-2)
+    half = replace(Timbre.between(made, wanted, 0.5), quiet=timbre.quiet)
+    assert_close(half(made), made.lerp(mapped, 0.5))
+    none = replace(Timbre.between(made, wanted, 0.0), quiet=timbre.quiet)
+    assert_close(none(made), made)
+
+
+def test_frames_are_mapped_alone() -> None:
+    timbre = Timbre.between(frames(1), frames(2), 1.0)
+    sound = frames(3, n=12)
+    assert_close(timbre(sound.unflatten(0, (3, 4))).flatten(0, 1), timbre(sound))
+    assert_close(timbre(sound[5:6]), timbre(sound)[5:6])
+
+
+def test_pauses_stay_as_they_are() -> None:
+    made = frames(1)
+    timbre = Timbre.between(made, frames(2), 1.0)
+    pause = torch.full((1, 6), float(timbre.quiet) - 10)
+    assert_close(timbre(pause), pause, rtol=1e-6, atol=1e-5)
+    loud = made[made.mean(1).argmax()][None]
+    assert (timbre(loud) - loud).abs().max() > 1
+
+
+def test_a_silent_reference_leaves_finite_sound() -> None:
+    timbre = Timbre.between(torch.zeros(50, 6), frames(1), 1.0)
+    assert timbre.turn.isfinite().all()
+    silent = Timbre.between(frames(1), torch.zeros(50, 6), 1.0)
+    assert silent(frames(1)).isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def nano() -> Mars5TTS:
+    return Mars5TTS.from_pretrained(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def codec(nano: Mars5TTS) -> MelCodec:
+    assert isinstance(nano.engine.codec, MelCodec)
+    return nano.engine.codec
+
+
+@pytest.fixture(scope="module")
+def transposer() -> Transposer:
+    torch.manual_seed(3)
+    return Transposer(TransposerDims(dim=16, ff_dim=24, n_layers=2)).eval()
+
+
+def some_codes(seed: int, n: int = 60) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(1024, (1, n, 8), generator=generator)
+
+
+def test_the_sound_of_codes_is_what_the_vocoder_reads(nano: Mars5TTS, codec: MelCodec) -> None:
+    codes = some_codes(1)
+    assert_close(codec.sound(codes).mT, nano.vocoder.features(codes), rtol=1e-4, atol=1e-4)
+
+
+def conversion_to(seed: int, shift: Shift, share: float = 0.3) -> Conversion:
+    timbre = Timbre.between(frames(1, channels=80), frames(2, channels=80), 1.0)
+    return Conversion(shift, timbre, frames(seed, n=50, channels=80), share)
+
+
+def test_near_frames_of_the_recording_are_mixed_in() -> None:
+    recording = frames(1, n=30)
+    assert torch.equal(with_neighbours(recording[None], recording, 0.0)[0], recording)
+    whole = with_neighbours(recording[None], recording, 1.0)[0]
+    far = (recording[:, None] - recording).norm(dim=2).mean()
+    assert (whole - recording).norm(dim=1).mean() < 0.1 * far  # each is nearest to itself
+    half = with_neighbours(recording[None], recording, 0.5)[0]
+    assert_close(half, recording.lerp(whole, 0.5))
+    few = with_neighbours(frames(2, n=3)[None], recording[:2], 1.0)
+    low, high = recording[:2].amin(0), recording[:2].amax(0)
+    assert ((few >= low - 1e-4) & (few <= high + 1e-4)).all()
+
+
+def test_a_conversion_depends_on_frames_within_its_reach(
+    codec: MelCodec, transposer: Transposer
+) -> None:
+    converter = Converter(codec, transposer)
+    assert converter.reach == -(-(3 * 3 + 1) // codec.dims.stack)
+    conversion = conversion_to(3, Shift(0.5, 0.1))
+    codes = some_codes(2)
+    whole, reach = converter(codes, conversion), converter.reach
+    part = converter(codes[:, 20 - reach : 30 + reach], conversion)
+    assert torch.equal(part[:, reach : reach + 10], whole[:, 20:30])
+    other = codes.clone()
+    other[:, 40] = some_codes(3)[:, 40]
+    changed = (converter(other, conversion) != whole).any(2)[0].nonzero()[:, 0]
+    assert 40 - reach <= changed.min() <= changed.max() <= 40 + reach
+
+
+def test_the_same_register_needs_no_transposer(codec: MelCodec, transposer: Transposer) -> None:
+    conversion, codes = conversion_to(3, Shift()), some_codes(4)
+    without = Converter(codec, None)
+    assert without.reach == 1
+    assert torch.equal(without(codes, conversion), Converter(codec, transposer)(codes, conversion))
+
+
+@pytest.mark.parametrize("wrong", [{"n_layers": 3}, {"n_mels": 81}, {"width": 3}, {"dim": 0}])
+def test_a_transposer_that_does_not_fit_its_config_is_refused(
+    transposer: Transposer, wrong: dict[str, int]
+) -> None:
+    stated = {"n_mels": 80, "dim": 16, "ff_dim": 24, "n_layers": 2}
+    assert build_transposer(stated, transposer.state_dict()).reach == transposer.reach
+    with pytest.raises(CheckpointError):
+        build_transposer(stated | wrong, transposer.state_dict())
+
+
+@pytest.fixture(scope="module")
+def bright(nano: Mars5TTS) -> Voice:
+    """The default voice with its treble raised."""
+    assert nano.default_voice is not None
+    wave = nano.vocode(nano.default_voice.codes)[0].numpy()
+    raised = wave + 1.5 * np.diff(wave, prepend=0.0)
+    return nano.voice((raised.astype(np.float32), 24_000), nano.default_voice.transcript)
+
+
+def settings(nano: Mars5TTS, timbre: float, **others: object) -> InferenceConfig:
+    return replace(nano.default_config, voice_conversion=timbre, **others)
+
+
+def treble(nano: Mars5TTS, codes: Tensor) -> float:
+    """How much louder the upper half of the channels is than the lower, in nats."""
+    mel = nano.vocoder.features(codes[None])[0]
+    lower, upper = mel.mean(1).chunk(2)
+    return float(upper.mean() - lower.mean())
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_speech_takes_the_timbre_of_the_reference(
+    nano: Mars5TTS, bright: Voice, deep: bool
+) -> None:
+    without, half, whole = (
+        nano.generate(TEXT, bright, cfg=settings(nano, strength, deep_clone=deep), seed=1)
+        for strength in (0.0, 0.5, 1.0)
+    )
+    assert torch.equal(without.ar_codes, whole.ar_codes)
+    wanted = treble(nano, bright.codes)
+    off = [abs(treble(nano, speech.codes) - wanted) for speech in (without, half, whole)]
+    assert off[2] < off[1] < off[0]
+
+
+def test_the_timbre_is_that_of_the_whole_in_batches_and_streams(
+    nano: Mars5TTS, bright: Voice
+) -> None:
+    cfg = settings(nano, 1.0)
+    texts = [TEXT, OTHER]
+    alone = [nano.generate(text, bright, cfg=cfg, seed=i) for i, text in enumerate(texts)]
+    together = nano.tts_batch(texts, bright, cfg=cfg, seeds=[0, 1])
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.codes, other.codes)
+    plain = nano.generate(TEXT, bright, cfg=settings(nano, 0.0), seed=0)
+    stream = nano.stream(TEXT, bright, cfg=cfg, seed=0)
+    for _ in stream:
+        pass
+    wanted = treble(nano, bright.codes)
+    streamed = abs(treble(nano, stream.speech.codes) - wanted)
+    assert streamed < abs(treble(nano, plain.codes) - wanted)
+
+
+def test_a_conversion_is_found_once_for_a_voice(
+    nano: Mars5TTS, bright: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    between = Converter.between
+
+    def counted(self: Converter, made: Tensor, wanted: Tensor, *others: Any) -> Conversion:
+        found.append(len(wanted))
+        return between(self, made, wanted, *others)
+
+    monkeypatch.setattr(Converter, "between", counted)
+    voice = replace(bright)  # not met before
+    for text, temperature in ((TEXT, 1.0), (OTHER, 0.9)):  # the AR's settings are no matter
+        cfg = settings(nano, 1.0, temperature=temperature)
+        nano.generate(text, voice, cfg=cfg, seed=1)
+    assert found == [len(voice.codes)]
+    nano.generate(TEXT, Voice.blend([(voice, 1.0), (bright, 1.0)]), cfg=settings(nano, 1.0), seed=1)
+    nano.generate(TEXT, voice, cfg=settings(nano, 0.0), seed=1)
+    assert found == [len(voice.codes)]
+    nano.generate(TEXT, voice, cfg=settings(nano, 0.5), seed=1)
+    assert found == [len(voice.codes)] * 2
+
+
+def test_a_style_may_be_continued_by_a_voice_without_transcript(
+    nano: Mars5TTS, bright: Voice
+) -> None:
+    """What a deep clone continues is the style; the timbre is that of the voice all the same."""
+    styled = replace(bright, transcript=None).with_style(bright)
+    off = []
+    for strength in (0.0, 1.0):
+        cfg = settings(nano, strength, deep_clone=True)
+        codes = nano.generate("Oh no.", styled, cfg=cfg, seed=1).codes
+        off.append(abs(treble(nano, codes) - treble(nano, bright.codes)))
+    assert off[1] < off[0]
+
+
+def test_the_known_text_has_no_limit(nano: Mars5TTS, bright: Voice) -> None:
+    cfg = settings(nano, 1.0, generate_max_len_override=30)
+    speech = nano.generate("Oh no.", replace(bright), cfg=cfg, seed=1)
+    assert len(speech.audio)
+
+
+def test_other_checkpoints_convert_nothing(
+    tiny: Mars5TTS, nano: Mars5TTS, speechlike: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = InferenceConfig(voice_conversion=0.5, deep_clone=False)
+    with pytest.raises(ConfigError, match=r"voice_conversion is 0\.5: it needs a checkpoint"):
+        tiny.generate("hello", (speechlike, 24_000), cfg=cfg)
+    convention = replace(nano.config.prompt, own_delivery=False)
+    monkeypatch.setattr(nano.engine, "config", replace(nano.config, prompt=convention))
+    with pytest.raises(ConfigError, match="a delivery of its own"):
+        nano.generate("hello", (speechlike, 24_000), cfg=cfg)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Mars5TTS:
+    """A random checkpoint that speaks with its own voice and converts it."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("own"), converting(tiny_config()))
+    return Mars5TTS.from_pretrained(folder, device="cpu")
+
+
+def test_both_models_speak_with_the_own_voice(own: Mars5TTS, speechlike: np.ndarray) -> None:
+    """Who is wanted changes what is said in no way: only the conversion knows."""
+    said = [
+        own.generate("hello you", ref, transcript, cfg=cfg, seed=1)
+        for ref, transcript in ((None, None), (speechlike, None), (speechlike, "he"))
+        for cfg in [replace(own.default_config, deep_clone=transcript is not None)]
+    ]
+    assert torch.equal(said[0].ar_codes, said[1].ar_codes)
+    assert torch.equal(said[1].codes, said[2].codes)
+    assert not torch.equal(said[0].codes, said[1].codes)
+
+
+def test_without_conversion_the_nar_is_given_the_voice(
+    own: Mars5TTS, speechlike: np.ndarray
+) -> None:
+    cfg = replace(own.default_config, deep_clone=False)
+    plain = replace(cfg, voice_conversion=0.0)
+    task = own.engine.task("hello you", speechlike, None, plain, None)
+    assert task.narrator is task.voice
+    task = own.engine.task("hello you", speechlike, None, cfg, None)
+    assert own.default_voice is not None
+    assert torch.equal(task.narrator.codes, own.default_voice.codes)
+
+
+def test_a_stream_converts_as_the_whole(
+    own: Mars5TTS, speechlike: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[Task, Tensor, Tensor]] = []
+    of = utterance._Wave.of
+
+    def noted(self: Any, coarse: Coarse, is_last: bool) -> Tensor:
+        wave = of(self, coarse, is_last)
+        if is_last:
+            made.append((self._task, self._refined, self.finished))
+        return wave
+
+    monkeypatch.setattr(utterance._Wave, "of", noted)
+    cfg = replace(own.default_config, generate_max_len_override=200, deep_clone=False)
+    with own.stream("hello you", speechlike, cfg=cfg, seed=1) as stream:
+        assert len(list(stream)) > 2
+    (task, refined, finished), *_ = made
+    assert len(finished) > 100
+    assert torch.equal(own.engine.converted(task, refined), finished)
+    assert torch.equal(stream.speech.codes, finished)
+
+
+def test_new_words_of_an_edit_are_converted(own: Mars5TTS, speechlike: np.ndarray) -> None:
+    voice = own.voice(speechlike)
+    edits = [
+        own.edit(
+            voice, "a b", "a hello", times=[(0.1, 0.6), (0.7, 1.4)], seed=1,
+            cfg=replace(own.default_config, voice_conversion=strength),
+        )
+        for strength in (0.0, 1.0)
+    ]  # fmt: skip
+    spans = [slice(*edited.spans[0].frames) for edited in edits]
+    assert spans[0] == spans[1]
+    plain, converted = (edited.codes for edited in edits)
+    inside = torch.zeros(len(plain), dtype=torch.bool)
+    inside[spans[0]] = True
+    assert torch.equal(plain[~inside], converted[~inside])
+    assert (plain[inside][:, 0] != converted[inside][:, 0]).any()
