@@ -210,9 +210,12 @@ class Engine:
     def converts(self, voice: Voice, cfg: InferenceConfig) -> bool:
         """Whether the NAR speaks with the checkpoint's own voice, which is converted to this one.
 
-        A blend has no recording that tells its pitch and timbre.
+        That voice itself is left as it is, and a blend has no recording that tells its pitch.
         """
-        return bool(cfg.voice_conversion) and not voice.is_blend
+        if not cfg.voice_conversion or voice.is_blend:
+            return False
+        own = self._own()
+        return own is not None and not torch.equal(own.codes, voice.codes)
 
     def continuation(
         self,
