@@ -109,7 +109,7 @@ def attach(workshop: Workshop, target: Path) -> Path:
 
 def _with_transposer(config: ModelConfig, state: dict[str, Any]) -> ModelConfig:
     parameters = sum(weight.numel() for weight in state["model"].values())
-    training = {**config.facts["training"], "transposer": _story(state, parameters)}
+    training = {**config.facts.get("training", {}), "transposer": _story(state, parameters)}
     return replace(
         config,
         codec={**config.codec, "transposer": asdict(TRANSPOSER)},
