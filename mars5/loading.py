@@ -87,7 +87,10 @@ def load_sound(
     vocoder = build_vocoder(stated.get("vocoder", {}), parts["vocoder"], codec.vector_table())
     if not parts["transposer"]:
         return codec, vocoder, None
-    return codec, vocoder, build_transposer(stated.get("transposer", {}), parts["transposer"])
+    transposer = build_transposer(
+        stated.get("transposer", {}), parts["transposer"], codec.dims.n_mels
+    )
+    return codec, vocoder, transposer
 
 
 def _caching(hub_options: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,11 @@ class VocoderDims:
                 f"VocoderDims.n_fft = {self.n_fft} must be even and at least hop = {self.hop}"
             )
 
+    @property
+    def layer_weights(self) -> int:
+        """Weights of the layers' matrices, most of the network."""
+        return 2 * self.n_layers * self.dim * self.ff_dim
+
 
 class AdaptiveNorm(nn.LayerNorm):
     """Layer norm whose scale and shift belong to the bandwidth that the codes were made for."""
@@ -212,7 +217,7 @@ def build_vocoder(config: dict[str, Any], weights: dict[str, Tensor], table: Ten
     """
     try:
         dims = VocoderDims(**config)
-        stated = 2 * dims.n_layers * dims.dim * dims.ff_dim
+        stated = dims.layer_weights
         given = sum(tensor.numel() for tensor in weights.values())
         if stated > given:  # before memory is taken for what a few bytes of config ask for
             raise CheckpointError(

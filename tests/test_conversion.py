@@ -213,14 +213,19 @@ def test_the_same_register_needs_no_transposer(codec: MelCodec, transposer: Tran
     assert torch.equal(without(codes, conversion), Converter(codec, transposer)(codes, conversion))
 
 
-@pytest.mark.parametrize("wrong", [{"n_layers": 3}, {"n_mels": 81}, {"width": 3}, {"dim": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"n_layers": 3}, {"n_mels": 81}, {"width": 3}, {"dim": 0}, {"dim": 8192, "ff_dim": 8192}],
+)
 def test_a_transposer_that_does_not_fit_its_config_is_refused(
     transposer: Transposer, wrong: dict[str, int]
 ) -> None:
     stated = {"n_mels": 80, "dim": 16, "ff_dim": 24, "n_layers": 2}
-    assert build_transposer(stated, transposer.state_dict()).reach == transposer.reach
+    assert build_transposer(stated, transposer.state_dict(), 80).reach == transposer.reach
     with pytest.raises(CheckpointError):
-        build_transposer(stated | wrong, transposer.state_dict())
+        build_transposer(stated | wrong, transposer.state_dict(), 80)
+    with pytest.raises(CheckpointError, match="80 mel bands, the codec has 12"):
+        build_transposer(stated, transposer.state_dict(), 12)
 
 
 @pytest.fixture(scope="module")

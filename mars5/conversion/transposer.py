@@ -101,10 +101,26 @@ class Transposer(nn.Module):
         return found
 
 
-def build_transposer(config: dict[str, Any], weights: dict[str, Tensor]) -> Transposer:
-    """The one a checkpoint describes; raises `CheckpointError` if the parts do not fit."""
+def build_transposer(config: dict[str, Any], weights: dict[str, Tensor], n_mels: int) -> Transposer:
+    """The one a checkpoint describes, for a codec with so many bands.
+
+    Raises:
+        CheckpointError: config, weights and codec do not fit each other.
+    """
     try:
-        model = Transposer(TransposerDims(**config))
+        dims = TransposerDims(**config)
+        if dims.n_mels != n_mels:
+            raise CheckpointError(
+                f"the transposer's config states {dims.n_mels} mel bands, the codec has {n_mels}"
+            )
+        stated = dims.backbone.layer_weights
+        given = sum(tensor.numel() for tensor in weights.values())
+        if stated > given:  # before memory is taken for what a few bytes of config ask for
+            raise CheckpointError(
+                f"the transposer's config states {stated} weights in its layers, the file has "
+                f"{given} in all: they do not belong together"
+            )
+        model = Transposer(dims)
         model.load_state_dict(weights, assign=True)
     except (TypeError, RuntimeError) as error:
         raise CheckpointError(f"the transposer does not fit its config: {error}") from error
