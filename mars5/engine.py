@@ -122,10 +122,11 @@ class Engine:
         self.config = config
         self.vocabulary = joint_vocabulary(text_tokenizer, speech_tokenizer)
         self.schedule = cosine_schedule(config.nar.diffusion_steps).to(self.device)
-        self.voices = VoiceMaker(ar, nar, codec, self.default_config, default_voice)
-        self.spare_steps = Spare()
         self.converter = Converter(codec, transposer) if isinstance(codec, MelCodec) else None
-        self._own_speech: Found[Tensor] = Found()
+        defaults = InferenceConfig(**config.defaults)
+        self.voices = VoiceMaker(ar, nar, codec, defaults, default_voice)
+        self.spare_steps = Spare()
+        self._own_speech: Found[tuple[Tensor, Register | None]] = Found()
         self._conversions: Found[Conversion] = Found()
         self._nar_decode = GraphedDecoder(nar) if self.device.type == "cuda" else None
 
@@ -136,8 +137,16 @@ class Engine:
 
     @property
     def default_config(self) -> InferenceConfig:
-        """The settings recommended by the checkpoint's makers."""
-        return InferenceConfig(**self.config.defaults)
+        """The settings recommended by the checkpoint's makers, as far as all files are there."""
+        settings = InferenceConfig(**self.config.defaults)
+        return settings if self._can_convert else replace(settings, voice_conversion=0.0)
+
+    @property
+    def _can_convert(self) -> bool:
+        """Whether there is an own voice, of which it is known what it says and how it sounds."""
+        own = self.voices.default
+        known = own is not None and own.transcript is not None
+        return known and self.config.prompt.own_delivery and self.converter is not None
 
     def utterance(
         self,
@@ -176,10 +185,11 @@ class Engine:
                 "a deep clone needs the reference's transcript: give ref_transcript (--ref-text; "
                 f"for a voice file --text of `mars5 voice make`), or {shallow}"
             )
-        if cfg.voice_conversion and (self.converter is None or self._own() is None):
+        if cfg.voice_conversion and not self._can_convert:
             raise ConfigError(
                 f"voice_conversion is {cfg.voice_conversion}: it needs a checkpoint with a mel "
-                "codec and a delivery of its own, as the embedded one; with this one leave it at 0"
+                "codec, a delivery of its own and a default voice with its transcript, as the "
+                "embedded one; with this one leave it at 0"
             )
         if cfg.timesteps > len(self.schedule):
             raise ConfigError(f"timesteps is {cfg.timesteps}, this model has {len(self.schedule)}")
@@ -363,9 +373,9 @@ class Engine:
         converter = self.converter
         if converter is None or not self.converts(task.voice, task.cfg):
             return codes
+        wanted = task.voice.codes.numpy().tobytes()
         conversion = self._conversions.of(
-            task.voice,
-            (task.cfg.voice_conversion, self._refining(task.cfg)),
+            (wanted, task.cfg.voice_conversion, self._refining(task.cfg)),
             lambda: self._find_conversion(converter, task.voice, task.cfg),
         )
         return converter(codes[None], conversion)[0]
@@ -380,18 +390,18 @@ class Engine:
         self, converter: Converter, voice: Voice, cfg: InferenceConfig
     ) -> Conversion:
         """What turns speech of the own voice into this one; found once a voice."""
-        own = self.voices.of(None)
-        made = self._own_speech.of(own, self._refining(cfg), lambda: self._said_again(own, cfg))
-        registers = self._register(own), self._register(voice)
+        made, own = self._own_speech.of(self._refining(cfg), lambda: self._said_again(cfg))
         wanted = voice.codes.to(self.device)
-        return converter.between(made, wanted, registers, cfg.voice_conversion)
+        return converter.between(made, wanted, (own, self._register(voice)), cfg.voice_conversion)
 
-    def _said_again(self, own: Voice, cfg: InferenceConfig) -> Tensor:
-        """(L, Q) what the NAR makes of the own voice's coarse codes: how it will sound."""
+    def _said_again(self, cfg: InferenceConfig) -> tuple[Tensor, Register | None]:
+        """(L, Q) what the NAR makes of the own voice's coarse codes, and that voice's register."""
+        own = self.voices.of(None)
         cfg = replace(cfg, voice_conversion=0.0, deep_clone=False, generate_max_len_override=-1)
-        text = own.transcript or " "
+        text = own.transcript or ""  # which `_can_convert` has seen
         task = self.task(text, own, None, cfg, torch.Generator().manual_seed(0))
-        return self.refined(task, Coarse(own.codes[:, 0].tolist(), "stop"))
+        made = self.refined(task, Coarse(own.codes[:, 0].tolist(), "stop"))
+        return made, self._register(own)
 
     def _register(self, voice: Voice) -> Register | None:
         return register(self.vocode(voice.codes)[0])

@@ -85,6 +85,11 @@ def load_sound(
         parts[part][rest] = tensor
     codec = build_mel_codec(stated.get("dims", {}), parts["codec"])
     vocoder = build_vocoder(stated.get("vocoder", {}), parts["vocoder"], codec.vector_table())
+    if ("transposer" in stated) != bool(parts["transposer"]):
+        raise CheckpointError(
+            f"only one of {files.ar} and {files.codec} knows of a transposer: they are of "
+            "different versions, take all files of one"
+        )
     if not parts["transposer"]:
         return codec, vocoder, None
     transposer = build_transposer(

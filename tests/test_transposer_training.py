@@ -181,7 +181,7 @@ def test_the_recipe_writes_a_transposer_into_a_checkpoint(
     for name, weight in found.converter.transposer.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name].half().float())
     assert found.config.facts["version"] == export.VERSION
-    assert found.default_config.voice_conversion == 1.0
+    assert found.config.defaults["voice_conversion"] == 1.0
 
 
 def test_pairs_need_recordings_of_the_own_voice(

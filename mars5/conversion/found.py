@@ -1,28 +1,36 @@
-"""The conversions that were found for voices, each once."""
+"""What was found for voices, each once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
-
-from mars5.voice import Voice
 
 Value = TypeVar("Value")
 
+KEPT = 64  # the least recently asked for go first
+
 
 class Found(Generic[Value]):
-    """What was found for voices, as long as they live; copies and pickles begin with nothing."""
+    """Values by what they depend on; copies and pickles begin with nothing."""
 
     def __init__(self) -> None:
-        self._found: WeakKeyDictionary[Voice, dict[object, Value]] = WeakKeyDictionary()
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def of(self, voice: Voice, settings: object, find: Callable[[], Value]) -> Value:
-        """That of a voice with these settings; `find` is called if it is not known yet."""
-        found = self._found.setdefault(voice, {})
-        if settings not in found:
-            found[settings] = find()
-        return found[settings]
+    def of(self, key: Hashable, find: Callable[[], Value]) -> Value:
+        """The value of a key; `find` is called if it is not known yet, or no more."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = find()
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > KEPT:
+                self._values.popitem(last=False)
+        return value
 
     def __reduce__(self) -> tuple[type[Found[Value]], tuple[()]]:
         return Found, ()

@@ -45,7 +45,7 @@ def register(wave: Tensor) -> Register | None:
         return None
     logs = frequencies.log()
     near = logs[(logs - logs.median()).abs() < _NEAR]
-    return Register(float(near.median().exp()), float(near.std()))
+    return Register(float(near.median().exp()), float(near.std(correction=0)))
 
 
 def fundamentals(wave: Tensor) -> Tensor:

@@ -8,8 +8,8 @@
 
 What is finished stays as it is. The NAR is shown the last of it, at the positions where it is, and
 so does no more work for a late chunk than for an early one. The held frames had no right context:
-they are drawn again with the next chunk. A conversion is what it is for the whole, since what it
-reads on the right is held, too. All lengths but the AR's follow from the frame rate.
+they are drawn again with the next chunk. A conversion reads finished frames on both sides, and so
+is what it would be for the whole. All lengths but the AR's follow from the frame rate.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def _growing(
             frames += len(_codes(engine, _NOTHING, [token]))
             if frames >= wanted and token != engine.vocabulary.end:
                 coarse = Coarse(_codes(engine, task.prompt, ids), "length")
-                if _n_new(engine, task, coarse) > _held(engine, task) + _faded(engine):
+                held = _held(engine) + engine.conversion_reach(task) + _faded(engine)
+                if _n_new(engine, task, coarse) > held:
                     yield coarse, False
                 wanted = frames + next(sizes)
     yield engine.coarse(task, ids), True
@@ -127,9 +128,8 @@ def _chunk_sizes(engine: Engine) -> Iterator[int]:
     return (_frames(engine, seconds) for seconds in chain(CHUNK_SECONDS, repeat(CHUNK_SECONDS[-1])))
 
 
-def _held(engine: Engine, task: Task) -> int:
-    """Frames at the end of a chunk that may still change, or are read by what goes before them."""
-    return max(_frames(engine, HELD_SECONDS), engine.conversion_reach(task))
+def _held(engine: Engine) -> int:
+    return _frames(engine, HELD_SECONDS)
 
 
 def _faded(engine: Engine) -> int:
@@ -166,9 +166,12 @@ class _Wave:
     def of(self, coarse: Coarse, is_last: bool) -> Tensor:
         """The next samples (T,), now that there are these coarse codes."""
         refined = self._refine(coarse)
-        stop = len(refined) if is_last else len(refined) - _held(self._engine, self._task)
+        fixed = stop = len(refined)
+        if not is_last:
+            fixed -= _held(self._engine)
+            stop = fixed - self._engine.conversion_reach(self._task)
         codes = self._converted(refined)
-        self._refined = refined[:stop].cpu().clone()  # not inference tensors
+        self._refined = refined[:fixed].cpu().clone()  # not inference tensors
         self.finished = codes[:stop].cpu().clone()
         wave = self._vocoded(codes, stop)
         n = min(len(self._old_end), len(wave))

@@ -93,6 +93,10 @@ def attach(workshop: Workshop, target: Path) -> Path:
         CheckpointError: the folder has no checkpoint.
     """
     state = _state(workshop.folder / "transposer.pt", "transposer")
+    parts = read_weights(target / CODEC_FILE)
+    parts |= {f"transposer.{k}": v.half().contiguous() for k, v in state["model"].items()}
+    with replacing(target / CODEC_FILE) as temporary:  # first: half of it is refused at loading
+        save_file(parts, temporary)
     for name in ("ar", "nar"):
         path = target / f"mars5_{name}.safetensors"
         found = read_checkpoint(path)
@@ -100,10 +104,6 @@ def attach(workshop: Workshop, target: Path) -> Path:
             raise TrainError(f"{path} states no config: it was not written by `export`")
         config = _with_transposer(found.config, state)
         write_checkpoint(path, found.weights, found.text_tokenizer, found.speech_tokenizer, config)
-    parts = read_weights(target / CODEC_FILE)
-    parts |= {f"transposer.{k}": v.half().contiguous() for k, v in state["model"].items()}
-    with replacing(target / CODEC_FILE) as temporary:
-        save_file(parts, temporary)
     return target
 
 
