@@ -90,7 +90,7 @@ def _growing(
     engine: Engine, task: Task, check: Callable[[], None]
 ) -> Iterator[tuple[Coarse, bool]]:
     """The coarse codes so far, whenever there is a chunk more of them, and whether that is all."""
-    sizes = _chunk_sizes(engine)
+    sizes = _chunk_sizes(engine, task)
     ids: list[int] = []
     wanted, frames = next(sizes), 0
     drawn = engine.draw(task)
@@ -123,9 +123,11 @@ def _n_new(engine: Engine, task: Task, coarse: Coarse) -> int:
     return len(coarse.codes) - engine.continued_frames(task)
 
 
-def _chunk_sizes(engine: Engine) -> Iterator[int]:
-    """Frames of each chunk."""
-    return (_frames(engine, seconds) for seconds in chain(CHUNK_SECONDS, repeat(CHUNK_SECONDS[-1])))
+def _chunk_sizes(engine: Engine, task: Task) -> Iterator[int]:
+    """Frames of each chunk; the first also has those that a conversion waits for."""
+    yield _frames(engine, CHUNK_SECONDS[0]) + engine.conversion_reach(task)
+    for seconds in chain(CHUNK_SECONDS[1:], repeat(CHUNK_SECONDS[-1])):
+        yield _frames(engine, seconds)
 
 
 def _held(engine: Engine) -> int:
