@@ -256,8 +256,9 @@ class PromptConvention:
         repeat_reference: in a deep clone the published NAR sees the reference twice, once known in
             full and once as the coarse codes the AR continued; `False` shows it once.
         own_delivery: the AR is given the speaker vector of the checkpoint's own voice, also in deep
-            clones, and only the NAR the reference: for an AR that has met too few speakers to be
-            understood with those of others. A style is added to that voice.
+            clones: for one that has met too few speakers to be understood with those of others. A
+            style is added to that voice. The NAR is given it, too, and what they say is converted
+            to the reference's voice, unless `InferenceConfig.voice_conversion` is 0.
     """
 
     drop_first: bool = True
