@@ -44,7 +44,8 @@ class Speaker:
         teacher: "flite" or "kokoro".
         voice: the teacher's voice; of Kokoro also a blend such as "jf_alpha:0.4 jm_kumo:0.6".
         size: formants are moved by this factor; above 1 for a smaller person.
-        pitch: mean of the fundamental in Hz (flite only); None for the voice's own times `size`.
+        pitch: mean of the fundamental in Hz (flite only, whose rms takes none); None for the
+            voice's own times `size`.
         spread: deviation of the fundamental in Hz (flite only); None for the voice's own.
         tone: seed of the equaliser; None for none.
     """
