@@ -202,7 +202,7 @@ class _Job:
         """Codes (n, Q) of the new words, and whether they are more than the coarse ones."""
         engine, task = self.engine, self.task
         fresh = self._fresh(change, before)
-        if not engine.converts(task.voice, task.cfg):
+        if not task.is_converted:
             return fresh[:, None].expand(-1, N_CODEBOOKS), False
         words = self._said(change.j1, change.j2)
         alone = engine.task(words, task.voice, None, task.cfg, task.generator)

@@ -77,6 +77,11 @@ class Task:
     generator: torch.Generator | None
 
     @property
+    def is_converted(self) -> bool:
+        """Whether what the NAR gives is still to be converted to the voice."""
+        return self.narrator is not self.voice
+
+    @property
     def estimate(self) -> int:
         """Tokens the speech should take."""
         return round(self.cfg.eos_estimated_gen_length_factor * len(self.text))
@@ -217,16 +222,6 @@ class Engine:
         speaking = self._delivering(voice)
         return self._task(text, voice, speaking.ar_speaker, speaking.delivery, cfg, generator)
 
-    def converts(self, voice: Voice, cfg: InferenceConfig) -> bool:
-        """Whether the NAR speaks with the checkpoint's own voice, which is converted to this one.
-
-        That voice itself is left as it is, and a blend has no recording that tells its pitch.
-        """
-        if not cfg.voice_conversion or voice.is_blend:
-            return False
-        own = self._own()
-        return own is not None and not torch.equal(own.codes, voice.codes)
-
     def continuation(
         self,
         text: str,
@@ -263,8 +258,7 @@ class Engine:
                 f"text and reference take {len(prompt.ids)} ids, the model has room for {limit}: "
                 "shorten the text or the reference, or split the text"
             )
-        own = self._own() if self.converts(voice, cfg) else None
-        narrator = voice if own is None else own
+        narrator = self._narrator(voice, cfg)
         return Task(text, voice, ar_speaker, delivery, narrator, cfg, prompt, generator)
 
     def _own(self) -> Voice | None:
@@ -275,6 +269,16 @@ class Engine:
         if not self.config.prompt.own_delivery or self.voices.default is None:
             return None
         return replace(self.voices.of(None), transcript=None)
+
+    def _narrator(self, voice: Voice, cfg: InferenceConfig) -> Voice:
+        """What the NAR is given: this voice, or the checkpoint's own, to be converted to it.
+
+        The own voice itself is left as it is, and a blend has no recording that tells its pitch.
+        """
+        own = self._own()
+        if not cfg.voice_conversion or voice.is_blend or own is None or self.goes_on_from(voice):
+            return voice
+        return own
 
     def goes_on_from(self, voice: Voice) -> bool:
         """Whether the AR can: with a delivery of its own it goes on from its own codes alone."""
@@ -371,7 +375,7 @@ class Engine:
     def converted(self, task: Task, codes: Tensor) -> Tensor:
         """What the NAR gave, (L, Q), in the voice that is wanted."""
         converter = self.converter
-        if converter is None or not self.converts(task.voice, task.cfg):
+        if converter is None or not task.is_converted:
             return codes
         wanted = task.voice.codes.numpy().tobytes()
         conversion = self._conversions.of(
@@ -382,9 +386,7 @@ class Engine:
 
     def conversion_reach(self, task: Task) -> int:
         """Frames on either side of a frame that its conversion depends on."""
-        if self.converter is None or not self.converts(task.voice, task.cfg):
-            return 0
-        return self.converter.reach
+        return self.converter.reach if self.converter and task.is_converted else 0
 
     def _find_conversion(
         self, converter: Converter, voice: Voice, cfg: InferenceConfig

@@ -56,10 +56,19 @@ class VocoderDims:
                 f"VocoderDims.n_fft = {self.n_fft} must be even and at least hop = {self.hop}"
             )
 
-    @property
-    def layer_weights(self) -> int:
-        """Weights of the layers' matrices, most of the network."""
-        return 2 * self.n_layers * self.dim * self.ff_dim
+    def check_weights(self, name: str, weights: dict[str, Tensor]) -> None:
+        """Refuse sizes of a network that a file's weights cannot have, before it takes memory.
+
+        Raises:
+            CheckpointError: the matrices of the layers alone would have more weights.
+        """
+        stated = 2 * self.n_layers * self.dim * self.ff_dim
+        given = sum(tensor.numel() for tensor in weights.values())
+        if stated > given:
+            raise CheckpointError(
+                f"the {name}'s config states {stated} weights in its layers, the file has {given} "
+                "in all: they do not belong together"
+            )
 
 
 class AdaptiveNorm(nn.LayerNorm):
@@ -217,13 +226,7 @@ def build_vocoder(config: dict[str, Any], weights: dict[str, Tensor], table: Ten
     """
     try:
         dims = VocoderDims(**config)
-        stated = dims.layer_weights
-        given = sum(tensor.numel() for tensor in weights.values())
-        if stated > given:  # before memory is taken for what a few bytes of config ask for
-            raise CheckpointError(
-                f"the vocoder's config states {stated} weights in its layers, the file has {given} "
-                "in all: they do not belong together"
-            )
+        dims.check_weights("vocoder", weights)
         vocoder = Vocoder(dims, len(table))
         vocoder.load_state_dict({**weights, "table": table}, assign=True)
     except (TypeError, RuntimeError) as error:

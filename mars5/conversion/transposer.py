@@ -113,13 +113,7 @@ def build_transposer(config: dict[str, Any], weights: dict[str, Tensor], n_mels:
             raise CheckpointError(
                 f"the transposer's config states {dims.n_mels} mel bands, the codec has {n_mels}"
             )
-        stated = dims.backbone.layer_weights
-        given = sum(tensor.numel() for tensor in weights.values())
-        if stated > given:  # before memory is taken for what a few bytes of config ask for
-            raise CheckpointError(
-                f"the transposer's config states {stated} weights in its layers, the file has "
-                f"{given} in all: they do not belong together"
-            )
+        dims.backbone.check_weights("transposer", weights)
         model = Transposer(dims)
         model.load_state_dict(weights, assign=True)
     except (TypeError, RuntimeError) as error:
