@@ -11,28 +11,43 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mars5 import Mars5TTS
 from mars5.ar.model import CodecLM
 from mars5.codec import MelCodec, MelCodecDims
+from mars5.conversion.transposer import Transposer, TransposerDims
+from mars5.engine import Engine
 from mars5.errors import TrainError
 from mars5.eval.lists import read_list
 from mars5.nar.model import ResidualTransformer
 from mars5.styles import StyleBank
-from mars5.train import corpus, delivery, export, loop, pieces, recipe, teachers
+from mars5.train import (
+    corpus,
+    delivery,
+    export,
+    loop,
+    pieces,
+    recipe,
+    refined,
+    teachers,
+    vocoder,
+)
 from mars5.train.__main__ import main
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import fit_finer, kmeans
-from mars5.train.corpus import make_shard, read_shard
+from mars5.train.corpus import Utterance, make_shard, read_shard
 from mars5.train.loop import Run, pace
 from mars5.train.numbers import cardinal, numeric_sentence
 from mars5.train.public_texts import read_fortunes, read_wordnet
 from mars5.train.recipe import SIZES, Size, Workshop
+from mars5.train.refined import mel_codec
 from mars5.train.sentences import SentenceSource, normalise
 from mars5.train.teachers import CASTS, Speaker, kokoro_phonemes, speak
-from mars5.train.tokens import read_examples, text_progress
+from mars5.train.tokens import load_codes, read_examples, save_codes, text_progress
 from mars5.train.transfer import load_weights
 from mars5.vocoder import VocoderDims
+from mars5.voice import Voice
 
 CODEC = MelCodecDims(stack=2, rank=8, n_mels=12, n_fft=512)
 TOY_AR = {"dim": 32, "n_heads": 2, "n_layers": 3, "ff_dim": 48, "n_spk_layers": 1, "spk_ff_dim": 64}
@@ -111,6 +126,135 @@ def _train_twice(shop: Workshop, name: str) -> None:
     assert after["seconds"] > before["seconds"]
     pairs = zip(before["model"].values(), after["model"].values(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+TRANSPOSER = TransposerDims(12, dim=16, ff_dim=24, n_layers=1)
+
+
+@pytest.fixture
+def exported(toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of all steps, untrained but for its transposer, and its corpus in `work`."""
+    monkeypatch.setattr(recipe, "TRANSPOSER", TRANSPOSER)
+    monkeypatch.setattr(export, "TRANSPOSER", TRANSPOSER)
+    monkeypatch.setitem(corpus.SHARD_UTTERANCES, "own", 20)
+    shop = Workshop(tmp_path / "work")
+    for cast in ("own", "pseudo", "plain"):
+        shop.corpus(cast, shards=2, workers=1)
+    shop.tokens()
+    models = {"ar": shop.new_ar(), "nar": shop.new_nar(), "vocoder": shop.new_vocoder()}
+    for name, model in {**models, "transposer": Transposer(TRANSPOSER)}.items():
+        run = Run(shop.folder, name, model, 1.0, 1.0)
+        run.step = 7 if name == "transposer" else 0
+        run.save()
+    return export.export(shop, tmp_path / "out")
+
+
+def test_a_checkpoint_is_the_state_that_training_goes_on_from(
+    exported: Path, tmp_path: Path
+) -> None:
+    shop = Workshop(tmp_path / "next")
+    shop.folder.mkdir()
+    shop.adopt(exported)
+    with pytest.raises(TrainError, match="has trainings already"):
+        shop.adopt(exported)
+    for name in ("ar", "nar", "vocoder", "transposer"):
+        before, after = (load_weights(folder, name) for folder in (tmp_path / "work", shop.folder))
+        before.pop("table", None)  # is computed from the codec's books
+        for key, weight in before.items():
+            assert torch.equal(weight.half().float(), after[key]), (name, key)
+    again = export.export(shop, tmp_path / "again")
+    for path in exported.iterdir():
+        before, after = load_file(path), load_file(again / path.name)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before), path.name
+    facts = Mars5TTS.from_pretrained(again, device="cpu").config.facts
+    assert facts["training"]["transposer"]["steps"] == 7
+
+
+def test_other_sizes_are_not_adopted(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(recipe.SIZES, "small", Size({**TOY_AR, "dim": 64}, TOY_NAR, 400, 200, 0))
+    shop = Workshop(tmp_path / "next")
+    shop.folder.mkdir()
+    with pytest.raises(TrainError, match="has other sizes than this recipe"):
+        shop.adopt(exported)
+
+
+def test_the_vocoder_hears_what_the_nar_gives(exported: Path, tmp_path: Path) -> None:
+    shop = Workshop(tmp_path / "work")
+    shop.refined(exported)
+    shards = sorted((tmp_path / "work" / "corpus").iterdir())
+    engine = Mars5TTS.from_pretrained(exported, device="cpu").engine
+    codec = mel_codec(engine)
+    for shard in shards:
+        made = load_codes(shop.folder / "refined" / shard.name)
+        waves = [torch.from_numpy(pcm)[None] / 32768 for _, pcm in read_shard(shard)]
+        recorded = [codec.encode(wave)[0] for wave in waves]
+        assert [len(codes) for codes in made] == [len(codes) for codes in recorded]
+        for codes, truth in zip(made, recorded, strict=True):
+            assert torch.equal(codes[:, 0].long(), truth[:, 0])
+        assert any((a != b).any() for a, b in zip(made, recorded, strict=True))
+    shop.vocoder(0.01)
+
+
+def test_the_nar_is_given_another_recording_of_who_speaks(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Voice | None] = []
+
+    def noted(engine: Engine, utterance: Utterance, wave: Tensor, voice: Voice | None) -> Tensor:
+        given.append(voice)
+        return torch.zeros(1, 8)
+
+    monkeypatch.setattr(refined, "refined", noted)
+    engine = Mars5TTS.from_pretrained(exported, device="cpu").engine
+    folder = tmp_path / "work" / "corpus"
+    refined.refine_shard(engine, folder / "own-00000.safetensors", tmp_path / "own.safetensors")
+    assert given == [None] * 20
+    given.clear()
+    shard = folder / "plain-00000.safetensors"
+    refined.refine_shard(engine, shard, tmp_path / "plain.safetensors")
+    rows = [(u, codec_codes(mel_codec(engine), pcm)) for u, pcm in read_shard(shard)]
+    for (utterance, own_codes), voice in zip(rows, given, strict=True):
+        others = [
+            codes
+            for other, codes in rows
+            if other.speaker == utterance.speaker and other.start != utterance.start
+        ]
+        longest = max(others, key=len, default=own_codes)
+        assert voice is not None
+        assert len(voice.codes) == len(longest)
+    given.clear()
+    refined.refine_shard(engine, shard, tmp_path / "plain.safetensors")
+    assert not given  # there already
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_cuts_are_of_one_place(
+    exported: Path, tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes and wave of a cut belong together, whether recorded or refined."""
+    monkeypatch.setattr(vocoder, "REFINED_SHARE", share)
+    monkeypatch.setattr(vocoder, "CUT_FRAMES", 12)
+    shop = Workshop(tmp_path / "work")
+    shards = {"own": sorted((shop.folder / "corpus").glob("own-*"))}
+    for shard in shards["own"]:
+        codes = [codec_codes(shop.codec(), pcm) for _, pcm in read_shard(shard)]
+        (shop.folder / "refined").mkdir(exist_ok=True)
+        save_codes(shop.folder / "refined" / shard.name, codes)
+    codec = shop.codec()
+    cuts = vocoder.Cuts(shards, shop.folder / "refined", codec, 4, 1)
+    codes, waves = next(iter(cuts))
+    assert waves.shape == (4, 12 * CODEC.stack * CODEC.hop)
+    inner = slice(2, -2)  # at its edges a cut is quieter than the recording
+    seen = codec.quantise(codec.project(codec.log_mel(waves)))
+    agreement = (seen[:, inner, 0] == codes[:, inner, 0]).float().mean()
+    assert agreement > 0.8
+
+
+def codec_codes(codec: MelCodec, pcm: np.ndarray) -> torch.Tensor:
+    return codec.encode(torch.from_numpy(pcm).float()[None] / 32768)[0]
 
 
 def test_weights_are_averaged_with_those_before(tmp_path: Path) -> None:

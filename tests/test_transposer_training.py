@@ -23,11 +23,12 @@ from mars5.config import SAMPLE_RATE
 from mars5.conversion.pitch import Register, register
 from mars5.conversion.transposer import PITCHES, SPREADS, Shift, Transposer, TransposerDims
 from mars5.errors import MissingExtraError, TrainError
-from mars5.train import export, world
 from mars5.train import transposer as training
+from mars5.train import world
 from mars5.train.corpus import Utterance
 from mars5.train.loop import Run
 from mars5.train.recipe import Workshop
+from mars5.train.refined import mel_codec
 
 OWN = Register(100.0, 0.1)
 CPU = torch.device("cpu")
@@ -120,7 +121,7 @@ def test_pairs_hold_what_the_nar_says_and_what_was_moved(
     assert target.stat().st_mtime_ns == written
     pairs = training.read_pairs([target])
     assert len(pairs) == 3 * training.SHIFTS
-    codec = training.mel_codec(system.engine)
+    codec = mel_codec(system.engine)
     recorded = codec.log_mel(codec.levelled(torch.from_numpy(speechlike)[None]))[0]
     for pair in pairs:
         assert pair.sound.shape == pair.wanted.shape
@@ -157,31 +158,6 @@ def test_it_learns_the_rule(tmp_path: Path) -> None:
     training.train_transposer(model, run, stream, checks, CPU)
     assert held_out() < 0.7 * before
     assert run.seen == run.step * training.BATCH * training.CUT_FRAMES
-
-
-def test_the_recipe_writes_a_transposer_into_a_checkpoint(
-    system: Mars5TTS, speechlike: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    config = tiny_config()
-    write_tiny_model(plain, config)
-    dims = TransposerDims(12, dim=16, ff_dim=24, n_layers=1)
-    monkeypatch.setattr("mars5.train.recipe.TRANSPOSER", dims)
-    monkeypatch.setattr(export, "TRANSPOSER", dims)
-    shop = Workshop(tmp_path / "work")
-    with pytest.raises(TrainError, match="transposer` first"):
-        export.attach(shop, plain)
-    model = Transposer(dims)
-    Run(shop.folder, "transposer", model, 1.0, 1.0).save()
-    export.attach(shop, plain)
-    found = Mars5TTS.from_pretrained(plain, device="cpu").engine
-    assert found.converter is not None
-    assert found.converter.transposer is not None
-    for name, weight in found.converter.transposer.state_dict().items():
-        assert torch.equal(weight, model.state_dict()[name].half().float())
-    assert found.config.facts["version"] == export.VERSION
-    assert found.config.defaults["voice_conversion"] == 1.0
 
 
 def test_pairs_need_recordings_of_the_own_voice(

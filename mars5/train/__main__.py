@@ -20,6 +20,7 @@ STEPS = {
     "tokens": "encode it, and train the text tokenizer",
     "delivery": "encode other voices once more, upon the coarse codes of the default voice",
     "transfer": "start from the weights of another working folder, whatever its codec",
+    "adopt": "start from the weights of a checkpoint",
     "vocoder": "train the vocoder",
     "ar": "train the AR",
     "nar": "train the NAR",
@@ -28,9 +29,9 @@ STEPS = {
     "pieces": "write the AR's and the NAR's weights as files of at most 15 MB",
     "join": "take such pieces up as the latest state",
     "export": "write the checkpoint folder",
+    "refined": "write what a checkpoint's NAR makes of the corpus, for the vocoder to hear, too",
     "pairs": "move a checkpoint's own voice into other registers, for the transposer to learn",
     "transposer": "train the transposer",
-    "attach": "write the transposer and this recipe's settings into a checkpoint folder",
     "styles": "record the shipped style bank, which serves every checkpoint",
 }
 
@@ -65,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
         if name in ("vocoder", "ar", "nar", "lent", "transposer"):
             step.add_argument("--minutes", type=float, required=True, help="training time in all")
             step.add_argument("--device", default="cpu")
-        if name in ("export", "pairs", "attach"):
+        if name in ("adopt", "refined", "pairs"):
+            step.add_argument("--checkpoint", type=Path, default=Path("mars5/nano"))
+        if name == "export":
             step.add_argument("--to", type=Path, default=Path("mars5/nano"), help="checkpoint")
         if name == "styles":
             step.add_argument("--to", type=Path, default=Path("mars5/style_bank"), help="folder")
@@ -111,14 +114,14 @@ def run_step(chosen: argparse.Namespace) -> None:
         shop.pieces(chosen.pieces)
     elif chosen.step in ("pieces", "join"):
         getattr(shop, chosen.step)(chosen.pieces)
-    elif chosen.step == "pairs":
-        shop.pairs(chosen.to)
+    elif chosen.step in ("adopt", "refined", "pairs"):
+        getattr(shop, chosen.step)(chosen.checkpoint)
     elif chosen.step in ("vocoder", "ar", "nar", "transposer"):
         getattr(shop, chosen.step)(chosen.minutes)
     else:
-        from mars5.train.export import attach, export
+        from mars5.train.export import export
 
-        (attach if chosen.step == "attach" else export)(shop, chosen.to)
+        export(shop, chosen.to)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from mars5.checkpoint import read_checkpoint, read_weights, write_checkpoint
+from mars5.checkpoint import write_checkpoint
 from mars5.codec import MelCodec
 from mars5.config import ModelConfig, PromptConvention
+from mars5.conversion.transposer import Transposer
 from mars5.errors import TrainError
 from mars5.files import replacing
 from mars5.hub import CODEC_FILE, VOICE_FILE
@@ -19,7 +20,7 @@ from mars5.train.recipe import CODEC, TRANSPOSER, VOCODER, Workshop
 from mars5.train.teachers import Speaker, speak
 from mars5.tts import Mars5TTS
 
-VERSION = 7
+VERSION = 8
 # What the default voice says: a teacher's recording, made anew at export and kept as codes only.
 VOICE_TEACHER = Speaker("flite", "rms")
 VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
@@ -52,16 +53,21 @@ def export(workshop: Workshop, target: Path) -> Path:
     text, speech = workshop.tokenizers()
     ar, nar = workshop.new_ar(), workshop.new_nar()
     models = {"ar": ar, "nar": nar, "vocoder": workshop.new_vocoder()}
-    training: dict[str, Any] = {}
+    codec = {"name": MelCodec.kind, "dims": asdict(CODEC), "vocoder": asdict(VOCODER)}
+    if (workshop.folder / "transposer.pt").exists():
+        models["transposer"] = Transposer(TRANSPOSER)
+        codec["transposer"] = asdict(TRANSPOSER)
+    training: dict[str, Any] = workshop.facts().get("training", {})
     for name, model in models.items():
         state = _state(workshop.folder / f"{name}.pt", name)
         model.load_state_dict(state["model"])
-        training[name] = _story(state, sum(p.numel() for p in model.parameters()))
+        if state["step"] or name not in training:  # adopted weights keep their story
+            training[name] = _story(state, sum(p.numel() for p in model.parameters()))
     config = ModelConfig(
         ar.dims,
         nar.dims,
         PromptConvention(drop_first=False, repeat_reference=False, own_delivery=True),
-        {"name": MelCodec.kind, "dims": asdict(CODEC), "vocoder": asdict(VOCODER)},
+        codec,
         DEFAULTS,
         {
             "name": "nano",
@@ -75,47 +81,17 @@ def export(workshop: Workshop, target: Path) -> Path:
     for name in ("ar", "nar"):
         weights = {k: v.half() for k, v in models[name].state_dict().items()}
         write_checkpoint(target / f"mars5_{name}.safetensors", weights, text, speech, config)
-    parts = {f"codec.{k}": v for k, v in workshop.codec().state_dict().items()}
-    vocoder = models["vocoder"].state_dict()
-    parts |= {f"vocoder.{k}": v for k, v in vocoder.items() if k != "table"}
-    parts = {name: tensor.half().contiguous() for name, tensor in parts.items()}
+    models["codec"] = workshop.codec()
+    parts = {
+        f"{part}.{name}": tensor.half().contiguous()
+        for part in ("codec", "vocoder", "transposer") if part in models
+        for name, tensor in models[part].state_dict().items()
+        if (part, name) != ("vocoder", "table")  # the codec's books, as vectors
+    }  # fmt: skip
     with replacing(target / CODEC_FILE) as temporary:
         save_file(parts, temporary)
     _save_default_voice(target)
     return target
-
-
-def attach(workshop: Workshop, target: Path) -> Path:
-    """Write the transposer, `DEFAULTS` and `VERSION` into a checkpoint folder that is there.
-
-    Raises:
-        TrainError: the transposer was not trained yet.
-        CheckpointError: the folder has no checkpoint.
-    """
-    state = _state(workshop.folder / "transposer.pt", "transposer")
-    parts = read_weights(target / CODEC_FILE)
-    parts |= {f"transposer.{k}": v.half().contiguous() for k, v in state["model"].items()}
-    with replacing(target / CODEC_FILE) as temporary:  # first: half of it is refused at loading
-        save_file(parts, temporary)
-    for name in ("ar", "nar"):
-        path = target / f"mars5_{name}.safetensors"
-        found = read_checkpoint(path)
-        if found.config is None:
-            raise TrainError(f"{path} states no config: it was not written by `export`")
-        config = _with_transposer(found.config, state)
-        write_checkpoint(path, found.weights, found.text_tokenizer, found.speech_tokenizer, config)
-    return target
-
-
-def _with_transposer(config: ModelConfig, state: dict[str, Any]) -> ModelConfig:
-    parameters = sum(weight.numel() for weight in state["model"].values())
-    training = {**config.facts.get("training", {}), "transposer": _story(state, parameters)}
-    return replace(
-        config,
-        codec={**config.codec, "transposer": asdict(TRANSPOSER)},
-        defaults=DEFAULTS,
-        facts={**config.facts, "version": VERSION, "training": training},
-    )
 
 
 def _story(state: dict[str, Any], parameters: int) -> dict[str, Any]:

@@ -27,16 +27,17 @@ from mars5.nar.model import ResidualTransformer
 from mars5.train.batching import Corpus, length_batches
 from mars5.train.loop import Run
 
-PAIR_SHARE = 0.3
+PAIR_SHARE = 0.1
 DELIVERED_SHARE = 0.7  # of the examples that have another delivery too
-SHARES = {"own": 0.3, "plain": 0.12, "pseudo": 0.2, "crowd": 0.28, "kokoro": 0.1}
+# Clones are spoken by the own voice and converted (`mars5.conversion`): it is the one to know well.
+SHARES = {"own": 0.75, "plain": 0.06, "pseudo": 0.06, "crowd": 0.08, "kokoro": 0.05}
 SPEAKER_DROP = 0.1  # rows without a voice: what guidance subtracts
 COARSE_NOISE = 0.04  # the AR's codes are not perfect either
 # Real people are none of the teachers: what a voice is told by is made vague, so that one that was
 # never met is still near to some that were. Both are the most; each row draws its own.
 REFERENCE_NOISE = 0.1  # of the reference's codes
 VOICE_NOISE = 0.3  # of the speaker vectors' spread over the batch
-FIRST_LOOKS = 0.7  # of the rows
+FIRST_LOOKS = 0.85  # of the rows
 SOUND_WEIGHT = 3.0
 # Of codebooks 1 to 7 in the loss: what is heard of a word lies in the first ones.
 BOOK_WEIGHTS = (2.0, 1.5, 1.0, 0.75, 0.65, 0.6, 0.5)

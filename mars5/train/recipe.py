@@ -6,16 +6,19 @@ again by the same command. `python -m mars5.train STEP` calls them.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import Module
 
 from mars5.ar.model import CodecLM
 from mars5.codec import MelCodec, MelCodecDims, build_mel_codec
@@ -35,6 +38,7 @@ from mars5.train.delivery import deliver_shard, delivered_shard
 from mars5.train.judges import Judges
 from mars5.train.loop import Run, initialise, start_from_codebook
 from mars5.train.pieces import joined, split
+from mars5.train.refined import mel_codec, refine_shard
 from mars5.train.tokens import encode_shard, read_examples
 from mars5.train.transfer import carry_ar, carry_nar, load_weights, mixtures
 from mars5.train.vocoder import Cuts, train_vocoder
@@ -197,7 +201,8 @@ class Workshop:
             Run(self.folder, "vocoder", model, minutes, rate),
             Run(self.folder, "judges", judges, minutes, rate),
         )
-        cuts = Cuts(training(self._shards("corpus")), self.codec(), batch, self._fresh_seed())
+        shards, refined = training(self._shards("corpus")), self.folder / "refined"
+        cuts = Cuts(shards, refined, self.codec(), batch, self._fresh_seed())
         train_vocoder(model, judges, codec, runs, cuts, self.device, self.seed)
 
     def ar(self, minutes: float, rate: float = 2.5e-3) -> None:
@@ -221,6 +226,14 @@ class Workshop:
         stream = prefetched(batches, self.size.loaders)
         books = self.codec().codebooks.to(self.device)
         nar.train_nar(model, run, stream, checks, books, self.device, self.seed)
+
+    def refined(self, checkpoint: Path) -> None:
+        """Upon an exported checkpoint: what its NAR makes of the corpus, for the vocoder."""
+        engine = Mars5TTS.from_pretrained(checkpoint, device=self.device).engine
+        target = self.folder / "refined"
+        target.mkdir(exist_ok=True)
+        for path in flat(self._shards("corpus")):
+            refine_shard(engine, path, target / path.name)
 
     def pairs(self, checkpoint: Path) -> None:
         """Step 9, upon an exported checkpoint: its own voice in other registers, to learn from."""
@@ -296,6 +309,40 @@ class Workshop:
         carry_nar(nar, shares)
         for name, model in (("ar", ar), ("nar", nar), ("vocoder", vocoder)):
             Run(self.folder, name, model, 1.0, 1.0).save()
+
+    def adopt(self, checkpoint: Path) -> None:
+        """Take a checkpoint's codec, tokenizer and weights as the state of this folder.
+
+        Raises:
+            TrainError: trainings have left their states here already, or the checkpoint's sizes
+                are not those of this recipe.
+        """
+        if (self.folder / "ar.pt").exists():
+            raise TrainError(f"{self.folder} has trainings already: adopt into another folder")
+        engine = Mars5TTS.from_pretrained(checkpoint, device="cpu").engine
+        save_file(mel_codec(engine).state_dict(), self.folder / "codec.safetensors")
+        (self.folder / "texttok.model").write_text(engine.text_tokenizer.to_text())
+        (self.folder / "facts.json").write_text(json.dumps(engine.config.facts))
+        models: dict[str, tuple[Module, Module]] = {
+            "nar": (self.new_nar(), engine.nar),
+            "vocoder": (self.new_vocoder(), engine.vocoder),
+            "ar": (self.new_ar(), engine.ar),
+        }
+        if engine.converter is not None and engine.converter.transposer is not None:
+            models["transposer"] = (Transposer(TRANSPOSER), engine.converter.transposer)
+        try:
+            for model, known in models.values():
+                model.load_state_dict(known.state_dict())
+        except RuntimeError as error:
+            raise TrainError(f"{checkpoint} has other sizes than this recipe: {error}") from error
+        for name, (model, _) in models.items():
+            Run(self.folder, name, model, 1.0, 1.0).save()
+
+    def facts(self) -> dict[str, Any]:
+        """What the adopted checkpoint states about itself, if one was."""
+        path = self.folder / "facts.json"
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return found
 
     def average(self, source: Path, name: str, share: float) -> None:
         """Mix a training's latest weights, in a share, with those that it started from.
