@@ -37,7 +37,7 @@ from mars5.train.__main__ import main
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import fit_finer, kmeans
 from mars5.train.corpus import Utterance, make_shard, read_shard
-from mars5.train.loop import Run, pace
+from mars5.train.loop import Run, begin, pace
 from mars5.train.numbers import cardinal, numeric_sentence
 from mars5.train.public_texts import read_fortunes, read_wordnet
 from mars5.train.recipe import SIZES, Size, Workshop
@@ -81,8 +81,6 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "SHARD_UTTERANCES", {"plain": 40, "pseudo": 20, "crowd": 20})
     monkeypatch.setattr(recipe, "CODEC", CODEC)
     monkeypatch.setattr(recipe, "VOCODER", VOCODER)
-    monkeypatch.setattr(export, "CODEC", CODEC)
-    monkeypatch.setattr(export, "VOCODER", VOCODER)
     monkeypatch.setattr(recipe, "TEXT_MERGES", 20)
     monkeypatch.setattr(loop, "NOTE_SECONDS", 0.0)  # every step notes, and so evaluates
     for name, loaders in (("small", 0), ("full", 2)):
@@ -152,50 +150,72 @@ def exported(toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_a_checkpoint_is_the_state_that_training_goes_on_from(
     exported: Path, tmp_path: Path
 ) -> None:
-    shop = Workshop(tmp_path / "next")
-    shop.folder.mkdir()
-    shop.adopt(exported)
-    with pytest.raises(TrainError, match="has trainings already"):
-        shop.adopt(exported)
+    work = tmp_path / "next"
+    adopt = ["adopt", "--work", str(work), "--checkpoint", str(exported)]
+    assert main(adopt) == 0
+    assert main(adopt) == 1  # what is there is kept
     for name in ("ar", "nar", "vocoder", "transposer"):
-        before, after = (load_weights(folder, name) for folder in (tmp_path / "work", shop.folder))
+        before, after = (load_weights(folder, name) for folder in (tmp_path / "work", work))
         before.pop("table", None)  # is computed from the codec's books
         for key, weight in before.items():
             assert torch.equal(weight.half().float(), after[key]), (name, key)
-    again = export.export(shop, tmp_path / "again")
+    again = tmp_path / "again"
+    assert main(["export", "--work", str(work), "--to", str(again)]) == 0
     for path in exported.iterdir():
-        before, after = load_file(path), load_file(again / path.name)
-        assert before.keys() == after.keys()
-        assert all(torch.equal(before[key], after[key]) for key in before), path.name
-    facts = Mars5TTS.from_pretrained(again, device="cpu").config.facts
-    assert facts["training"]["transposer"]["steps"] == 7
+        one, two = load_file(path), load_file(again / path.name)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), path.name
+    config = Mars5TTS.from_pretrained(again, device="cpu").config
+    assert config.facts["training"]["transposer"]["steps"] == 7
+    assert config.facts["version"] == export.VERSION
+    assert config.defaults == export.DEFAULTS
 
 
+@pytest.mark.parametrize("name", ["tokens", "judges.pt", "codec.safetensors"])
+def test_nothing_is_adopted_where_something_is(exported: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "next" / name).mkdir(parents=True)
+    with pytest.raises(TrainError, match=f"has {name} already"):
+        Workshop(tmp_path / "next").adopt(exported)
+
+
+@pytest.mark.parametrize("other", [{"dim": 64}, {"n_heads": 1}])
 def test_other_sizes_are_not_adopted(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Path, tmp_path: Path, other: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(recipe.SIZES, "small", Size({**TOY_AR, "dim": 64}, TOY_NAR, 400, 200, 0))
-    shop = Workshop(tmp_path / "next")
-    shop.folder.mkdir()
-    with pytest.raises(TrainError, match="has other sizes than this recipe"):
-        shop.adopt(exported)
+    monkeypatch.setitem(recipe.SIZES, "small", Size({**TOY_AR, **other}, TOY_NAR, 400, 200, 0))
+    (tmp_path / "next").mkdir()
+    with pytest.raises(TrainError, match="not of this recipe: its ar is"):
+        Workshop(tmp_path / "next").adopt(exported)
+    assert not list((tmp_path / "next").iterdir())
 
 
-def test_the_vocoder_hears_what_the_nar_gives(exported: Path, tmp_path: Path) -> None:
-    shop = Workshop(tmp_path / "work")
-    shop.refined(exported)
-    shards = sorted((tmp_path / "work" / "corpus").iterdir())
-    engine = Mars5TTS.from_pretrained(exported, device="cpu").engine
-    codec = mel_codec(engine)
-    for shard in shards:
-        made = load_codes(shop.folder / "refined" / shard.name)
-        waves = [torch.from_numpy(pcm)[None] / 32768 for _, pcm in read_shard(shard)]
-        recorded = [codec.encode(wave)[0] for wave in waves]
-        assert [len(codes) for codes in made] == [len(codes) for codes in recorded]
+def test_a_run_that_begins_forgets_what_was_there(tmp_path: Path) -> None:
+    old, new = (torch.nn.Linear(2, 2) for _ in range(2))
+    for model in (old, new):
+        begin(tmp_path, "nar", model).save()
+        assert torch.equal(load_weights(tmp_path, "nar")["weight"], model.weight)
+
+
+def test_refined_codes_are_made_upon_the_recorded_coarse_ones(
+    exported: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    assert main(["refined", "--work", str(work), "--checkpoint", str(exported)]) == 0
+    codec = mel_codec(Mars5TTS.from_pretrained(exported, device="cpu").engine)
+    written = sorted((work / "refined").iterdir())
+    assert [path.name for path in written] == [
+        f"{cast}-00001.safetensors" for cast in ("own", "plain", "pseudo")
+    ]  # without those that are held out
+    for path in written:
+        recorded = [codec_codes(codec, pcm) for _, pcm in read_shard(work / "corpus" / path.name)]
+        made = load_codes(path)
         for codes, truth in zip(made, recorded, strict=True):
             assert torch.equal(codes[:, 0].long(), truth[:, 0])
         assert any((a != b).any() for a, b in zip(made, recorded, strict=True))
-    shop.vocoder(0.01)
+    other = load_file(work / "codec.safetensors")
+    save_file({**other, "codebooks": other["codebooks"] + 1}, work / "codec.safetensors")
+    with pytest.raises(TrainError, match="has another codec than"):
+        Workshop(work).refined(exported)
 
 
 def test_the_nar_is_given_another_recording_of_who_speaks(
@@ -230,27 +250,40 @@ def test_the_nar_is_given_another_recording_of_who_speaks(
     assert not given  # there already
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_cuts_are_of_one_place(
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_vocoder_hears_refined_codes_where_they_belong(
     exported: Path, tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Codes and wave of a cut belong together, whether recorded or refined."""
     monkeypatch.setattr(vocoder, "REFINED_SHARE", share)
     monkeypatch.setattr(vocoder, "CUT_FRAMES", 12)
+    work = tmp_path / "work"
+    shop = Workshop(work)
+    codec, shards = shop.codec(), {"own": sorted((work / "corpus").glob("own-*"))}
+    (work / "refined").mkdir()
+    for shard in shards["own"]:  # marked: the recorded ones, but for the last book
+        marked = [codec_codes(codec, pcm) for _, pcm in read_shard(shard)]
+        for codes in marked:
+            codes[:, -1] = 1023
+        save_codes(work / "refined" / shard.name, marked)
+    stream = iter(vocoder.Cuts(shards, work / "refined", codec, 4, 1))
+    batches = [next(stream) for _ in range(20)]
+    codes, waves = (torch.cat(each) for each in zip(*batches, strict=True))
+    assert waves.shape == (80, 12 * CODEC.stack * CODEC.hop)
+    are_refined = (codes[..., -1] == 1023).all(1).float().mean()
+    assert are_refined == pytest.approx(share, abs=0.2 if share == 0.5 else 0)
+    # At its edges a cut is quieter than the recording it is of.
+    seen = codec.quantise(codec.project(codec.log_mel(waves)))
+    assert (seen[:, 2:-2, 0] == codes[:, 2:-2, 0]).float().mean() > 0.8
+
+
+def test_the_vocoder_hears_what_was_recorded_where_nothing_is_refined(
+    exported: Path, tmp_path: Path
+) -> None:
     shop = Workshop(tmp_path / "work")
     shards = {"own": sorted((shop.folder / "corpus").glob("own-*"))}
-    for shard in shards["own"]:
-        codes = [codec_codes(shop.codec(), pcm) for _, pcm in read_shard(shard)]
-        (shop.folder / "refined").mkdir(exist_ok=True)
-        save_codes(shop.folder / "refined" / shard.name, codes)
-    codec = shop.codec()
-    cuts = vocoder.Cuts(shards, shop.folder / "refined", codec, 4, 1)
-    codes, waves = next(iter(cuts))
-    assert waves.shape == (4, 12 * CODEC.stack * CODEC.hop)
-    inner = slice(2, -2)  # at its edges a cut is quieter than the recording
-    seen = codec.quantise(codec.project(codec.log_mel(waves)))
-    agreement = (seen[:, inner, 0] == codes[:, inner, 0]).float().mean()
-    assert agreement > 0.8
+    cuts = vocoder.Cuts(shards, shop.folder / "refined", shop.codec(), 2, 1)
+    assert all(codes is None for _, codes in cuts._recordings(shards["own"][0]))
+    shop.vocoder(0.01)
 
 
 def codec_codes(codec: MelCodec, pcm: np.ndarray) -> torch.Tensor:

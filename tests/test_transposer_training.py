@@ -1,4 +1,4 @@
-"""The transposer's training: recordings moved by a rule, pairs, steps, the way into a file."""
+"""The transposer's training: recordings moved by a rule, pairs, steps."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
             )
         if name in ("corpus", "delivery"):
             step.add_argument("--workers", type=int, default=2, help="teachers at a time")
-        if name in ("ar", "nar", "lent", "transfer", "pieces", "join", "export"):
+        if name in ("adopt", "ar", "nar", "lent", "transfer", "pieces", "join", "export"):
             step.add_argument("--size", choices=list(SIZES), default="small")
         if name in ("lent", "pieces", "join"):
             step.add_argument("--pieces", type=Path, required=True, help="folder of the pieces")
@@ -68,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
             step.add_argument("--device", default="cpu")
         if name in ("adopt", "refined", "pairs"):
             step.add_argument("--checkpoint", type=Path, default=Path("mars5/nano"))
+        if name in ("refined", "pairs"):
+            step.add_argument("--device", default="cpu")
         if name == "export":
             step.add_argument("--to", type=Path, default=Path("mars5/nano"), help="checkpoint")
         if name == "styles":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from mars5.checkpoint import write_checkpoint
-from mars5.codec import MelCodec
-from mars5.config import ModelConfig, PromptConvention
 from mars5.conversion.transposer import Transposer
 from mars5.errors import TrainError
 from mars5.files import replacing
 from mars5.hub import CODEC_FILE, VOICE_FILE
-from mars5.train.recipe import CODEC, TRANSPOSER, VOCODER, Workshop
+from mars5.train.recipe import TRANSPOSER, Workshop
 from mars5.train.teachers import Speaker, speak
 from mars5.tts import Mars5TTS
 
@@ -51,25 +49,21 @@ def export(workshop: Workshop, target: Path) -> Path:
         TrainError: a training has not left its state yet.
     """
     text, speech = workshop.tokenizers()
-    ar, nar = workshop.new_ar(), workshop.new_nar()
-    models = {"ar": ar, "nar": nar, "vocoder": workshop.new_vocoder()}
-    codec = {"name": MelCodec.kind, "dims": asdict(CODEC), "vocoder": asdict(VOCODER)}
+    models: dict[str, torch.nn.Module] = {
+        "ar": workshop.new_ar(), "nar": workshop.new_nar(), "vocoder": workshop.new_vocoder()
+    }  # fmt: skip
     if (workshop.folder / "transposer.pt").exists():
         models["transposer"] = Transposer(TRANSPOSER)
-        codec["transposer"] = asdict(TRANSPOSER)
     training: dict[str, Any] = workshop.facts().get("training", {})
     for name, model in models.items():
         state = _state(workshop.folder / f"{name}.pt", name)
         model.load_state_dict(state["model"])
         if state["step"] or name not in training:  # adopted weights keep their story
             training[name] = _story(state, sum(p.numel() for p in model.parameters()))
-    config = ModelConfig(
-        ar.dims,
-        nar.dims,
-        PromptConvention(drop_first=False, repeat_reference=False, own_delivery=True),
-        codec,
-        DEFAULTS,
-        {
+    config = replace(
+        workshop.described(text, speech, "transposer" in models),
+        defaults=DEFAULTS,
+        facts={
             "name": "nano",
             "version": VERSION,
             "licence": "AGPL-3.0-only",

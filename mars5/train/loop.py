@@ -57,10 +57,17 @@ class Run:
         model: trained in place.
         minutes: training time in all, earlier sessions of the run included.
         rate: the highest learning rate.
+        resume: take up what an earlier session left there.
     """
 
     def __init__(
-        self, folder: Path, name: str, model: nn.Module, minutes: float, rate: float
+        self,
+        folder: Path,
+        name: str,
+        model: nn.Module,
+        minutes: float,
+        rate: float,
+        resume: bool = True,
     ) -> None:
         self.path = folder / f"{name}.pt"
         self.journal = folder / f"{name}.jsonl"
@@ -73,7 +80,7 @@ class Run:
         self.seen = 0  # units of work: tokens, frames, samples
         self._tallied: defaultdict[str, list[float]] = defaultdict(list)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
+        if resume and self.path.exists():
             self._load()
         self._noted = self.seconds
 
@@ -152,6 +159,11 @@ class Run:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.seconds, self.step, self.seen = state["seconds"], state["step"], state["seen"]
+
+
+def begin(folder: Path, name: str, model: nn.Module) -> Run:
+    """A run that takes no time, for a model's weights to be its first state: clocks at zero."""
+    return Run(folder, name, model, 1.0, 1.0, resume=False)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,14 @@ from torch.nn import Module
 
 from mars5.ar.model import CodecLM
 from mars5.codec import MelCodec, MelCodecDims, build_mel_codec
-from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, ARDims, NARDims
+from mars5.config import (
+    CODEBOOK_SIZE,
+    N_CODEBOOKS,
+    ARDims,
+    ModelConfig,
+    NARDims,
+    PromptConvention,
+)
 from mars5.conversion.transposer import Transposer, TransposerDims
 from mars5.errors import TrainError
 from mars5.eval.lists import read_list
@@ -36,7 +43,7 @@ from mars5.train.codec import fit_codec, fit_finer
 from mars5.train.corpus import make_corpus, read_shard
 from mars5.train.delivery import deliver_shard, delivered_shard
 from mars5.train.judges import Judges
-from mars5.train.loop import Run, initialise, start_from_codebook
+from mars5.train.loop import Run, begin, initialise, start_from_codebook
 from mars5.train.pieces import joined, split
 from mars5.train.refined import mel_codec, refine_shard
 from mars5.train.tokens import encode_shard, read_examples
@@ -50,6 +57,7 @@ VOCODER = VocoderDims(
     channels=CODEC.n_mels, stack=CODEC.stack, dim=256, ff_dim=768, n_layers=6, n_bandwidths=0
 )
 TRANSPOSER = TransposerDims(CODEC.n_mels)
+PROMPT = PromptConvention(drop_first=False, repeat_reference=False, own_delivery=True)
 TEXT_MERGES = 512
 # What the codec is fitted to, its finer books, and on what two codecs are compared.
 CODEC_SHARDS = {"own": 0, "plain": 2, "pseudo": 3, "crowd": 0, "kokoro": 12}
@@ -102,6 +110,12 @@ SIZES = {
 
 Shards = dict[str, list[Path]]
 
+# What of a working folder belongs to one codec and its trainings.
+STATE = {
+    "codec.safetensors", "texttok.model", "tokens", "delivered", "refined", "pairs",
+    "ar.pt", "nar.pt", "vocoder.pt", "judges.pt", "transposer.pt",
+}  # fmt: skip
+
 
 def training(shards: Shards) -> Shards:
     """All but the first shard of each cast."""
@@ -118,7 +132,7 @@ class Workshop:
 
     Args:
         folder: where everything of a training lives.
-        device: for the three trainings.
+        device: for the models.
         seed: of the corpus and of the first weights; a run that continues draws new examples.
         size: a key of `SIZES`.
     """
@@ -230,9 +244,11 @@ class Workshop:
     def refined(self, checkpoint: Path) -> None:
         """Upon an exported checkpoint: what its NAR makes of the corpus, for the vocoder."""
         engine = Mars5TTS.from_pretrained(checkpoint, device=self.device).engine
+        if mel_codec(engine).name != self.codec().name:
+            raise TrainError(f"{checkpoint} has another codec than {self.folder}")
         target = self.folder / "refined"
         target.mkdir(exist_ok=True)
-        for path in flat(self._shards("corpus")):
+        for path in flat(training(self._shards("corpus"))):
             refine_shard(engine, path, target / path.name)
 
     def pairs(self, checkpoint: Path) -> None:
@@ -308,35 +324,46 @@ class Workshop:
         carry_ar(ar, shares, len(self.tokenizers()[0]))
         carry_nar(nar, shares)
         for name, model in (("ar", ar), ("nar", nar), ("vocoder", vocoder)):
-            Run(self.folder, name, model, 1.0, 1.0).save()
+            begin(self.folder, name, model).save()
 
     def adopt(self, checkpoint: Path) -> None:
         """Take a checkpoint's codec, tokenizer and weights as the state of this folder.
 
         Raises:
-            TrainError: trainings have left their states here already, or the checkpoint's sizes
-                are not those of this recipe.
+            TrainError: the folder has a codec, tokens or trainings already, or the checkpoint is
+                not of this recipe's sizes.
         """
-        if (self.folder / "ar.pt").exists():
-            raise TrainError(f"{self.folder} has trainings already: adopt into another folder")
+        there = sorted(path.name for path in self.folder.iterdir() if path.name in STATE)
+        if there:
+            raise TrainError(f"{self.folder} has {there[0]} already: adopt into a new folder")
         engine = Mars5TTS.from_pretrained(checkpoint, device="cpu").engine
+        transposer = engine.converter and engine.converter.transposer
+        tokenizers = engine.text_tokenizer, engine.speech_tokenizer
+        own = vars(self.described(*tokenizers, transposer is not None))
+        for part in ("ar", "nar", "prompt", "codec"):
+            stated = getattr(engine.config, part)
+            if stated != own[part]:
+                raise TrainError(
+                    f"{checkpoint} is not of this recipe: its {part} is {stated}, with this "
+                    f"--size it must be {own[part]}"
+                )
         save_file(mel_codec(engine).state_dict(), self.folder / "codec.safetensors")
         (self.folder / "texttok.model").write_text(engine.text_tokenizer.to_text())
         (self.folder / "facts.json").write_text(json.dumps(engine.config.facts))
-        models: dict[str, tuple[Module, Module]] = {
-            "nar": (self.new_nar(), engine.nar),
-            "vocoder": (self.new_vocoder(), engine.vocoder),
-            "ar": (self.new_ar(), engine.ar),
-        }
-        if engine.converter is not None and engine.converter.transposer is not None:
-            models["transposer"] = (Transposer(TRANSPOSER), engine.converter.transposer)
-        try:
-            for model, known in models.values():
-                model.load_state_dict(known.state_dict())
-        except RuntimeError as error:
-            raise TrainError(f"{checkpoint} has other sizes than this recipe: {error}") from error
-        for name, (model, _) in models.items():
-            Run(self.folder, name, model, 1.0, 1.0).save()
+        models: dict[str, Module] = {"transposer": transposer} if transposer else {}
+        models |= {"nar": engine.nar, "vocoder": engine.vocoder, "ar": engine.ar}
+        for name, model in models.items():
+            begin(self.folder, name, model).save()
+
+    def described(
+        self, text: TextTokenizer, speech: SpeechTokenizer, has_transposer: bool
+    ) -> ModelConfig:
+        """What checkpoints of this recipe state of their sizes."""
+        codec = {"name": MelCodec.kind, "dims": asdict(CODEC), "vocoder": asdict(VOCODER)}
+        if has_transposer:
+            codec["transposer"] = asdict(TRANSPOSER)
+        sizes = self.size.ar_dims(text, speech), self.size.nar_dims(text)
+        return ModelConfig(*sizes, PROMPT, codec)
 
     def facts(self) -> dict[str, Any]:
         """What the adopted checkpoint states about itself, if one was."""
@@ -377,7 +404,7 @@ class Workshop:
             if state is None:
                 continue
             model.load_state_dict(state.pop("model"))
-            run = Run(self.folder, name, model, 1.0, 1.0)
+            run = begin(self.folder, name, model)
             run.seconds, run.step, run.seen = state["seconds"], state["step"], state["seen"]
             run.save()
 

@@ -30,6 +30,7 @@ def refine_shard(engine: Engine, shard: Path, target: Path) -> None:
     if target.exists():
         return
     rows = list(read_shard(shard))
+    voices: dict[int, Voice] = {}
     by_length = sorted(range(len(rows)), key=lambda i: -rows[i][0].length)
     codes = []
     for i, (utterance, pcm) in enumerate(rows):
@@ -37,7 +38,10 @@ def refine_shard(engine: Engine, shard: Path, target: Path) -> None:
         if not shard.name.startswith("own-"):
             same = [j for j in by_length if rows[j][0].speaker == utterance.speaker]
             other = next((j for j in same if j != i), i)
-            voice = engine.voices.of_wave(_wave(rows[other][1]), engine.default_config)
+            if other not in voices:
+                known = _wave(rows[other][1])
+                voices[other] = engine.voices.of_wave(known, engine.default_config)
+            voice = voices[other]
         codes.append(refined(engine, utterance, _wave(pcm), voice))
     save_codes(target, codes)
 

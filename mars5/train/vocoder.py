@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -61,8 +60,9 @@ class Cuts:
     def _recordings(self, shard: Path) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Waves (T,) that are long enough, each with the NAR's codes (frames, Q), if known."""
         known = self.refined / shard.name
-        codes = load_codes(known) if known.exists() else repeat(None)
-        for (_, pcm), each in zip(read_shard(shard), codes, strict=False):
+        rows = list(read_shard(shard))
+        codes = load_codes(known) if known.exists() else [None] * len(rows)
+        for (_, pcm), each in zip(rows, codes, strict=True):
             if len(pcm) >= CUT_FRAMES * self.hop:
                 yield torch.from_numpy(pcm).float() / 32768, each
 
