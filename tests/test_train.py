@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from mars5 import Mars5TTS
 from mars5.ar.model import CodecLM
 from mars5.codec import MelCodec, MelCodecDims
 from mars5.conversion.transposer import Transposer, TransposerDims
-from mars5.engine import Engine
 from mars5.errors import TrainError
 from mars5.eval.lists import read_list
 from mars5.nar.model import ResidualTransformer
@@ -29,25 +27,21 @@ from mars5.train import (
     loop,
     pieces,
     recipe,
-    refined,
     teachers,
-    vocoder,
 )
 from mars5.train.__main__ import main
 from mars5.train.bpe import train_speech, train_text
 from mars5.train.codec import fit_finer, kmeans
-from mars5.train.corpus import Utterance, make_shard, read_shard
+from mars5.train.corpus import make_shard, read_shard
 from mars5.train.loop import Run, begin, pace
 from mars5.train.numbers import cardinal, numeric_sentence
 from mars5.train.public_texts import read_fortunes, read_wordnet
 from mars5.train.recipe import SIZES, Size, Workshop
-from mars5.train.refined import mel_codec
 from mars5.train.sentences import SentenceSource, normalise
 from mars5.train.teachers import CASTS, Speaker, kokoro_phonemes, speak
-from mars5.train.tokens import load_codes, read_examples, save_codes, text_progress
+from mars5.train.tokens import read_examples, text_progress
 from mars5.train.transfer import load_weights
 from mars5.vocoder import VocoderDims
-from mars5.voice import Voice
 
 CODEC = MelCodecDims(stack=2, rank=8, n_mels=12, n_fft=512)
 TOY_AR = {"dim": 32, "n_heads": 2, "n_layers": 3, "ff_dim": 48, "n_spk_layers": 1, "spk_ff_dim": 64}
@@ -194,100 +188,6 @@ def test_a_run_that_begins_forgets_what_was_there(tmp_path: Path) -> None:
     for model in (old, new):
         begin(tmp_path, "nar", model).save()
         assert torch.equal(load_weights(tmp_path, "nar")["weight"], model.weight)
-
-
-def test_refined_codes_are_made_upon_the_recorded_coarse_ones(
-    exported: Path, tmp_path: Path
-) -> None:
-    work = tmp_path / "work"
-    assert main(["refined", "--work", str(work), "--checkpoint", str(exported)]) == 0
-    codec = mel_codec(Mars5TTS.from_pretrained(exported, device="cpu").engine)
-    written = sorted((work / "refined").iterdir())
-    assert [path.name for path in written] == [
-        f"{cast}-00001.safetensors" for cast in ("own", "plain", "pseudo")
-    ]  # without those that are held out
-    for path in written:
-        recorded = [codec_codes(codec, pcm) for _, pcm in read_shard(work / "corpus" / path.name)]
-        made = load_codes(path)
-        for codes, truth in zip(made, recorded, strict=True):
-            assert torch.equal(codes[:, 0].long(), truth[:, 0])
-        assert any((a != b).any() for a, b in zip(made, recorded, strict=True))
-    other = load_file(work / "codec.safetensors")
-    save_file({**other, "codebooks": other["codebooks"] + 1}, work / "codec.safetensors")
-    with pytest.raises(TrainError, match="has another codec than"):
-        Workshop(work).refined(exported)
-
-
-def test_the_nar_is_given_another_recording_of_who_speaks(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[Voice | None] = []
-
-    def noted(engine: Engine, utterance: Utterance, wave: Tensor, voice: Voice | None) -> Tensor:
-        given.append(voice)
-        return torch.zeros(1, 8)
-
-    monkeypatch.setattr(refined, "refined", noted)
-    engine = Mars5TTS.from_pretrained(exported, device="cpu").engine
-    folder = tmp_path / "work" / "corpus"
-    refined.refine_shard(engine, folder / "own-00000.safetensors", tmp_path / "own.safetensors")
-    assert given == [None] * 20
-    given.clear()
-    shard = folder / "plain-00000.safetensors"
-    refined.refine_shard(engine, shard, tmp_path / "plain.safetensors")
-    rows = [(u, codec_codes(mel_codec(engine), pcm)) for u, pcm in read_shard(shard)]
-    for (utterance, own_codes), voice in zip(rows, given, strict=True):
-        others = [
-            codes
-            for other, codes in rows
-            if other.speaker == utterance.speaker and other.start != utterance.start
-        ]
-        longest = max(others, key=len, default=own_codes)
-        assert voice is not None
-        assert len(voice.codes) == len(longest)
-    given.clear()
-    refined.refine_shard(engine, shard, tmp_path / "plain.safetensors")
-    assert not given  # there already
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_vocoder_hears_refined_codes_where_they_belong(
-    exported: Path, tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vocoder, "REFINED_SHARE", share)
-    monkeypatch.setattr(vocoder, "CUT_FRAMES", 12)
-    work = tmp_path / "work"
-    shop = Workshop(work)
-    codec, shards = shop.codec(), {"own": sorted((work / "corpus").glob("own-*"))}
-    (work / "refined").mkdir()
-    for shard in shards["own"]:  # marked: the recorded ones, but for the last book
-        marked = [codec_codes(codec, pcm) for _, pcm in read_shard(shard)]
-        for codes in marked:
-            codes[:, -1] = 1023
-        save_codes(work / "refined" / shard.name, marked)
-    stream = iter(vocoder.Cuts(shards, work / "refined", codec, 4, 1))
-    batches = [next(stream) for _ in range(20)]
-    codes, waves = (torch.cat(each) for each in zip(*batches, strict=True))
-    assert waves.shape == (80, 12 * CODEC.stack * CODEC.hop)
-    are_refined = (codes[..., -1] == 1023).all(1).float().mean()
-    assert are_refined == pytest.approx(share, abs=0.2 if share == 0.5 else 0)
-    # At its edges a cut is quieter than the recording it is of.
-    seen = codec.quantise(codec.project(codec.log_mel(waves)))
-    assert (seen[:, 2:-2, 0] == codes[:, 2:-2, 0]).float().mean() > 0.8
-
-
-def test_the_vocoder_hears_what_was_recorded_where_nothing_is_refined(
-    exported: Path, tmp_path: Path
-) -> None:
-    shop = Workshop(tmp_path / "work")
-    shards = {"own": sorted((shop.folder / "corpus").glob("own-*"))}
-    cuts = vocoder.Cuts(shards, shop.folder / "refined", shop.codec(), 2, 1)
-    assert all(codes is None for _, codes in cuts._recordings(shards["own"][0]))
-    shop.vocoder(0.01)
-
-
-def codec_codes(codec: MelCodec, pcm: np.ndarray) -> torch.Tensor:
-    return codec.encode(torch.from_numpy(pcm).float()[None] / 32768)[0]
 
 
 def test_weights_are_averaged_with_those_before(tmp_path: Path) -> None:

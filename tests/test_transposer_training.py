@@ -28,7 +28,6 @@ from mars5.train import world
 from mars5.train.corpus import Utterance
 from mars5.train.loop import Run
 from mars5.train.recipe import Workshop
-from mars5.train.refined import mel_codec
 
 OWN = Register(100.0, 0.1)
 CPU = torch.device("cpu")
@@ -121,7 +120,7 @@ def test_pairs_hold_what_the_nar_says_and_what_was_moved(
     assert target.stat().st_mtime_ns == written
     pairs = training.read_pairs([target])
     assert len(pairs) == 3 * training.SHIFTS
-    codec = mel_codec(system.engine)
+    codec = training.mel_codec(system.engine)
     recorded = codec.log_mel(codec.levelled(torch.from_numpy(speechlike)[None]))[0]
     for pair in pairs:
         assert pair.sound.shape == pair.wanted.shape

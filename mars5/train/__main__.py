@@ -29,7 +29,6 @@ STEPS = {
     "pieces": "write the AR's and the NAR's weights as files of at most 15 MB",
     "join": "take such pieces up as the latest state",
     "export": "write the checkpoint folder",
-    "refined": "write what a checkpoint's NAR makes of the corpus, for the vocoder to hear, too",
     "pairs": "move a checkpoint's own voice into other registers, for the transposer to learn",
     "transposer": "train the transposer",
     "styles": "record the shipped style bank, which serves every checkpoint",
@@ -66,9 +65,9 @@ def parser() -> argparse.ArgumentParser:
         if name in ("vocoder", "ar", "nar", "lent", "transposer"):
             step.add_argument("--minutes", type=float, required=True, help="training time in all")
             step.add_argument("--device", default="cpu")
-        if name in ("adopt", "refined", "pairs"):
+        if name in ("adopt", "pairs"):
             step.add_argument("--checkpoint", type=Path, default=Path("mars5/nano"))
-        if name in ("refined", "pairs"):
+        if name == "pairs":
             step.add_argument("--device", default="cpu")
         if name == "export":
             step.add_argument("--to", type=Path, default=Path("mars5/nano"), help="checkpoint")
@@ -116,7 +115,7 @@ def run_step(chosen: argparse.Namespace) -> None:
         shop.pieces(chosen.pieces)
     elif chosen.step in ("pieces", "join"):
         getattr(shop, chosen.step)(chosen.pieces)
-    elif chosen.step in ("adopt", "refined", "pairs"):
+    elif chosen.step in ("adopt", "pairs"):
         getattr(shop, chosen.step)(chosen.checkpoint)
     elif chosen.step in ("vocoder", "ar", "nar", "transposer"):
         getattr(shop, chosen.step)(chosen.minutes)

@@ -45,7 +45,6 @@ from mars5.train.delivery import deliver_shard, delivered_shard
 from mars5.train.judges import Judges
 from mars5.train.loop import Run, begin, initialise, start_from_codebook
 from mars5.train.pieces import joined, split
-from mars5.train.refined import mel_codec, refine_shard
 from mars5.train.tokens import encode_shard, read_examples
 from mars5.train.transfer import carry_ar, carry_nar, load_weights, mixtures
 from mars5.train.vocoder import Cuts, train_vocoder
@@ -112,7 +111,7 @@ Shards = dict[str, list[Path]]
 
 # What of a working folder belongs to one codec and its trainings.
 STATE = {
-    "codec.safetensors", "texttok.model", "tokens", "delivered", "refined", "pairs",
+    "codec.safetensors", "texttok.model", "tokens", "delivered", "pairs",
     "ar.pt", "nar.pt", "vocoder.pt", "judges.pt", "transposer.pt",
 }  # fmt: skip
 
@@ -215,8 +214,7 @@ class Workshop:
             Run(self.folder, "vocoder", model, minutes, rate),
             Run(self.folder, "judges", judges, minutes, rate),
         )
-        shards, refined = training(self._shards("corpus")), self.folder / "refined"
-        cuts = Cuts(shards, refined, self.codec(), batch, self._fresh_seed())
+        cuts = Cuts(training(self._shards("corpus")), self.codec(), batch, self._fresh_seed())
         train_vocoder(model, judges, codec, runs, cuts, self.device, self.seed)
 
     def ar(self, minutes: float, rate: float = 2.5e-3) -> None:
@@ -240,16 +238,6 @@ class Workshop:
         stream = prefetched(batches, self.size.loaders)
         books = self.codec().codebooks.to(self.device)
         nar.train_nar(model, run, stream, checks, books, self.device, self.seed)
-
-    def refined(self, checkpoint: Path) -> None:
-        """Upon an exported checkpoint: what its NAR makes of the corpus, for the vocoder."""
-        engine = Mars5TTS.from_pretrained(checkpoint, device=self.device).engine
-        if mel_codec(engine).name != self.codec().name:
-            raise TrainError(f"{checkpoint} has another codec than {self.folder}")
-        target = self.folder / "refined"
-        target.mkdir(exist_ok=True)
-        for path in flat(training(self._shards("corpus"))):
-            refine_shard(engine, path, target / path.name)
 
     def pairs(self, checkpoint: Path) -> None:
         """Step 9, upon an exported checkpoint: its own voice in other registers, to learn from."""
@@ -337,9 +325,9 @@ class Workshop:
         if there:
             raise TrainError(f"{self.folder} has {there[0]} already: adopt into a new folder")
         engine = Mars5TTS.from_pretrained(checkpoint, device="cpu").engine
-        transposer = engine.converter and engine.converter.transposer
+        mover = engine.converter and engine.converter.transposer
         tokenizers = engine.text_tokenizer, engine.speech_tokenizer
-        own = vars(self.described(*tokenizers, transposer is not None))
+        own = vars(self.described(*tokenizers, mover is not None))
         for part in ("ar", "nar", "prompt", "codec"):
             stated = getattr(engine.config, part)
             if stated != own[part]:
@@ -347,10 +335,10 @@ class Workshop:
                     f"{checkpoint} is not of this recipe: its {part} is {stated}, with this "
                     f"--size it must be {own[part]}"
                 )
-        save_file(mel_codec(engine).state_dict(), self.folder / "codec.safetensors")
+        save_file(transposer.mel_codec(engine).state_dict(), self.folder / "codec.safetensors")
         (self.folder / "texttok.model").write_text(engine.text_tokenizer.to_text())
         (self.folder / "facts.json").write_text(json.dumps(engine.config.facts))
-        models: dict[str, Module] = {"transposer": transposer} if transposer else {}
+        models: dict[str, Module] = {"transposer": mover} if mover else {}
         models |= {"nar": engine.nar, "vocoder": engine.vocoder, "ar": engine.ar}
         for name, model in models.items():
             begin(self.folder, name, model).save()

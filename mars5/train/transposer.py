@@ -11,7 +11,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from mars5.codec import MelCodec
 from mars5.conversion.pitch import Register, register
 from mars5.conversion.transposer import PITCHES, SPREADS, Shift, Transposer
-from mars5.engine import Engine
+from mars5.engine import Coarse, Engine
 from mars5.errors import TrainError
 from mars5.files import replacing
 from mars5.train.corpus import read_shard
 from mars5.train.loop import Run
-from mars5.train.refined import mel_codec, refined
 from mars5.train.world import analyse, transposed
 
 SHIFTS = 4  # of each recording
@@ -60,11 +60,14 @@ def pair_shard(engine: Engine, shard: Path, own: Register, target: Path) -> None
     if target.exists():
         return
     codec, rng = mel_codec(engine), random.Random(shard.name)
+    cfg = replace(engine.default_config, voice_conversion=0.0)
     sounds, wanted, shifts = [], [], []
     for utterance, pcm in read_shard(shard):
         wave = (pcm / 32768).astype(np.float32)
-        said = refined(engine, utterance, torch.from_numpy(wave), None)
-        sound = codec.sound(said[None])[0]
+        codes = codec.encode(torch.from_numpy(wave)[None].to(engine.device))[0]
+        task = engine.task(utterance.text, None, None, cfg, torch.Generator().manual_seed(0))
+        refined = engine.refined(task, Coarse(codes[:, 0].tolist(), "stop"))
+        sound = codec.sound(refined[None])[0]
         sounds.append(sound.half().cpu())
         parts = analyse(wave)
         for _ in range(SHIFTS):
@@ -79,6 +82,13 @@ def pair_shard(engine: Engine, shard: Path, own: Register, target: Path) -> None
     }  # fmt: skip
     with replacing(target) as temporary:
         save_file(tensors, temporary, {"frames": json.dumps([len(sound) for sound in sounds])})
+
+
+def mel_codec(engine: Engine) -> MelCodec:
+    """The engine's codec; raises `TrainError` if it is of another kind."""
+    if not isinstance(engine.codec, MelCodec):
+        raise TrainError("this step needs a checkpoint with a mel codec")
+    return engine.codec
 
 
 def drawn_shift(rng: random.Random) -> Shift:

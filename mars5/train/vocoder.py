@@ -1,4 +1,4 @@
-"""Step 5: train the Vocos vocoder to speak the codec's codes again, and those that the NAR gives.
+"""Step 5: train the Vocos vocoder to speak the codec's codes again.
 
 Losses are log-mel and multi-resolution spectra of 1 s cuts and, after a while, the verdict of
 judges that learn beside it. A quarter of the batches hears only the first few codebooks, so that
@@ -21,11 +21,9 @@ from mars5.train.batching import draw_cast
 from mars5.train.corpus import read_shard
 from mars5.train.judges import Judges
 from mars5.train.loop import Run
-from mars5.train.tokens import load_codes
 from mars5.vocoder import Vocoder
 
-SHARES = {"own": 0.45, "plain": 0.11, "pseudo": 0.06, "crowd": 0.22, "kokoro": 0.16}
-REFINED_SHARE = 0.8  # of the recordings whose refined codes are known
+SHARES = {"own": 0.3, "plain": 0.25, "pseudo": 0.15, "crowd": 0.2, "kokoro": 0.1}
 CUT_FRAMES = 36  # code frames of a training cut
 EDGE_FRAMES = 4  # not scored at both ends: the vocoder cannot see beyond the cut there
 SPECTRA = ((512, 120), (1024, 240), (2048, 480))
@@ -35,44 +33,36 @@ UNREAL_WEIGHT, UNLIKE_WEIGHT = 0.1, 0.5
 
 
 class Cuts:
-    """Endless batches of (codes, wave) cuts; a corpus shard is in memory at a time.
-
-    Args:
-        refined: folder of what the NAR makes of the shards (`refined`), as far as it was asked.
-    """
+    """Endless batches of (codes, wave) cuts; a few corpus shards are in memory at a time."""
 
     def __init__(
-        self, shards: dict[str, list[Path]], refined: Path, codec: MelCodec, batch: int, seed: int
+        self, shards: dict[str, list[Path]], codec: MelCodec, batch: int, seed: int
     ) -> None:
-        self.shards, self.refined, self.codec, self.batch = shards, refined, codec, batch
+        self.shards, self.codec, self.batch = shards, codec, batch
         self.rng = random.Random(seed)
-        self.hop = codec.dims.stack * codec.dims.hop
+        self.samples = CUT_FRAMES * codec.dims.stack * codec.dims.hop
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            cast = draw_cast(self.shards, SHARES, self.rng)
-            recordings = list(self._recordings(self.rng.choice(self.shards[cast])))
-            for _ in range(2 * len(recordings) // self.batch):
-                cuts = [self._cut(*each) for each in self.rng.sample(recordings, self.batch)]
-                codes, waves = zip(*cuts, strict=True)
-                yield torch.stack(codes), torch.stack(waves)
+            waves = [
+                torch.from_numpy(pcm).float() / 32768
+                for _, pcm in read_shard(
+                    self.rng.choice(self.shards[draw_cast(self.shards, SHARES, self.rng)])
+                )
+                if len(pcm) >= self.samples
+            ]
+            for _ in range(2 * len(waves) // self.batch):
+                yield self._cut(self.rng.sample(waves, self.batch))
 
-    def _recordings(self, shard: Path) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Waves (T,) that are long enough, each with the NAR's codes (frames, Q), if known."""
-        known = self.refined / shard.name
-        rows = list(read_shard(shard))
-        codes = load_codes(known) if known.exists() else [None] * len(rows)
-        for (_, pcm), each in zip(rows, codes, strict=True):
-            if len(pcm) >= CUT_FRAMES * self.hop:
-                yield torch.from_numpy(pcm).float() / 32768, each
-
-    def _cut(self, wave: Tensor, refined: Tensor | None) -> tuple[Tensor, Tensor]:
-        start = self.rng.randrange(len(wave) // self.hop - CUT_FRAMES + 1)
-        stop = start + CUT_FRAMES
-        cut = self.codec.levelled(wave[None])[:, start * self.hop : stop * self.hop]
-        if refined is not None and self.rng.random() < REFINED_SHARE:
-            return refined[start:stop].long(), cut[0]
-        return self.codec.quantise(self.codec.project(self.codec.log_mel(cut)))[0], cut[0]
+    def _cut(self, waves: list[Tensor]) -> tuple[Tensor, Tensor]:
+        cuts = []
+        for wave in waves:
+            start = self.rng.randrange(len(wave) - self.samples + 1)
+            cuts.append(self.codec.levelled(wave[None])[0, start : start + self.samples])
+        batch = torch.stack(cuts)
+        stacked = self.codec.log_mel(batch).unflatten(1, (-1, self.codec.dims.stack)).flatten(2)
+        features = (stacked - self.codec.mean) @ self.codec.projection
+        return self.codec.quantise(features), batch
 
 
 def spectral_loss(said: Tensor, wanted: Tensor) -> Tensor:
