@@ -180,34 +180,47 @@ class _Job:
     def run(self, changed: list[Change]) -> Edited:
         recording, rate = self.task.voice.codes, self.engine.codec.frame_rate
         codes, mask = recording[:0], recording[:0] > 0
-        spans, done = [], 0
+        spans, sounds, done = [], {}, 0
         for change in changed:
             start, stop = (min(round(at * rate), len(recording)) for at in gap(change, self.times))
             codes, mask = _extended(codes, mask, recording[done:start])
             first, done = len(codes), stop
             if change.j1 < change.j2:
-                fresh, is_whole = self._new_codes(change, codes[:, 0])
+                fresh, sound = self._new_codes(change, codes[:, 0])
                 codes, mask = _extended(codes, mask, fresh)
-                mask[first:, 1:] = is_whole
+                if sound is None:
+                    mask[first:, 1:] = False
+                else:
+                    sounds[first] = sound
             old, new = self.old[change.i1 : change.i2], self.new[change.j1 : change.j2]
             frames = (first, len(codes))
             spans.append(EditedSpan(" ".join(old), " ".join(new), (start, stop), frames))
         codes, mask = _extended(codes, mask, recording[done:])
         if not mask.all():
             codes = self._filled(codes, mask)
-        audio = self.engine.vocode(codes)[0].clone()
+        audio = self._audio(codes, sounds)
         return Edited(audio, codes, tuple(spans), self.finish_reason, rate)
 
-    def _new_codes(self, change: Change, before: Tensor) -> tuple[Tensor, bool]:
-        """Codes (n, Q) of the new words, and whether they are more than the coarse ones."""
+    @torch.no_grad()
+    def _audio(self, codes: Tensor, sounds: dict[int, Tensor]) -> Tensor:
+        """(T,) of all codes, with the features of what was converted by its first frame."""
+        features = self.engine.vocoder.features(codes[None].to(self.engine.device))
+        for first, sound in sounds.items():
+            start = first * self.engine.vocoder.dims.stack
+            features[..., start : start + sound.shape[2]] = sound
+        return self.engine.rendered(features)[0].clone()
+
+    def _new_codes(self, change: Change, before: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes (n, Q) of the new words and their features; without, the codes are coarse ones."""
         engine, task = self.engine, self.task
         fresh = self._fresh(change, before)
         if not task.is_converted:
-            return fresh[:, None].expand(-1, N_CODEBOOKS), False
+            return fresh[:, None].expand(-1, N_CODEBOOKS), None
         words = self._said(change.j1, change.j2)
         alone = engine.task(words, task.voice, None, task.cfg, task.generator)
         refined = engine.refined(alone, Coarse(fresh.tolist(), "stop"))
-        return engine.converted(alone, refined).cpu().clone(), True
+        sound, codes = engine.sound(alone, refined)
+        return codes.cpu().clone(), sound
 
     def _fresh(self, change: Change, before: Tensor) -> Tensor:
         """Coarse codes (n,) of the new words.

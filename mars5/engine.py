@@ -3,7 +3,7 @@
     text + voice -> prompt -> ar.decode -> L0 codes -> nar.decode -> codes -> vocoder -> wave
 
 A checkpoint with a delivery of its own speaks with its own voice, and between the NAR and the
-vocoder its codes are converted to the voice that is wanted (`mars5.conversion`).
+vocoder their sound is converted to the voice that is wanted (`mars5.conversion`).
 
 `utterance` runs them one after the other. Batches, streams and edits call the stages themselves.
 """
@@ -372,17 +372,24 @@ class Engine:
         *_, codes = self.denoise(estimator, known, task.cfg, task.generator)
         return codes[0, sum(self.reference_frames(task)) :]
 
-    def converted(self, task: Task, codes: Tensor) -> Tensor:
-        """What the NAR gave, (L, Q), in the voice that is wanted."""
+    @torch.no_grad()
+    def sound(self, task: Task, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """What the NAR gave, codes (L, Q), in the voice that is wanted.
+
+        Returns:
+            Its features for the vocoder (1, channels, L * stack), and its codes (L, Q). Converted
+            speech is no sum of codebook vectors: its codes are the nearest ones.
+        """
         converter = self.converter
         if converter is None or not task.is_converted:
-            return codes
+            return self.vocoder.features(codes[None].to(self.device)), codes
         wanted = task.voice.codes.numpy().tobytes()
         conversion = self._conversions.of(
             (wanted, task.cfg.voice_conversion, self._refining(task.cfg)),
             lambda: self._find_conversion(converter, task.voice, task.cfg),
         )
-        return converter(codes[None], conversion)[0]
+        sound = converter(codes[None], conversion)
+        return sound.mT, converter.codes(sound)[0]
 
     def conversion_reach(self, task: Task) -> int:
         """Frames on either side of a frame that its conversion depends on."""
@@ -433,9 +440,9 @@ class Engine:
             GenerationError: there is nothing to hear.
         """
         codes = codes[sum(self.reference_frames(task)) :]
-        codes = self.converted(task, codes).cpu().clone()
-        trim_db = task.cfg.trim_db
-        audio = trim_silence(self.vocode(codes)[0], trim_db).clone()  # not what was cut
+        sound, codes = self.sound(task, codes)
+        codes, trim_db = codes.cpu().clone(), task.cfg.trim_db
+        audio = trim_silence(self.rendered(sound)[0], trim_db).clone()  # not what was cut
         audio = retimed(audio, task.cfg.speed)
         if not len(audio):
             raise inaudible(trim_db)
@@ -444,6 +451,10 @@ class Engine:
 
     @at_work()
     @torch.no_grad()  # not inference_mode, whose tensors a caller could not change in place
+    def rendered(self, features: Tensor) -> Tensor:
+        """The samples (1, T) of features for the vocoder, on the CPU."""
+        return self.vocoder.wave(features).cpu()
+
     def vocode(self, codes: Tensor) -> Tensor:
         """The sound of codes; shapes and errors are those of `Mars5TTS.vocode`."""
         if not isinstance(codes, Tensor) or codes.dtype not in _INTEGERS:
@@ -458,7 +469,7 @@ class Engine:
             raise ConfigError(
                 f"codes must lie in 0..{CODEBOOK_SIZE - 1}, got {codes.min()}..{codes.max()}"
             )
-        return self.vocoder(codes[None].to(self.device)).cpu()
+        return self.rendered(self.vocoder.features(codes[None].to(self.device)))
 
     def continued_frames(self, task: Task) -> int:
         """Frames of the delivering voice with which the AR's codes begin."""

@@ -193,11 +193,15 @@ class Vocoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (B, T, Q) -> (B, T * stack * hop) float32 samples at 24 kHz."""
-        length = codes.shape[1]
+        return self.wave(self.features(codes))
+
+    def wave(self, features: Tensor) -> Tensor:
+        """As `synthesise`, long features in parts."""
+        length = features.shape[2] // self.dims.stack
         if length <= CHUNK_FRAMES:
-            return self.synthesise(self.features(codes))
+            return self.synthesise(features)
         starts = range(0, length, CHUNK_FRAMES)
-        parts = [self.span(codes, i, min(i + CHUNK_FRAMES, length)) for i in starts]
+        parts = [self.span(features, i, min(i + CHUNK_FRAMES, length)) for i in starts]
         return torch.cat(parts, 1)
 
     @property
@@ -206,15 +210,18 @@ class Vocoder(nn.Module):
         frames = CONV_REACH * (1 + self.dims.n_layers) + self.head.istft.reach
         return -(-frames // self.dims.stack)
 
-    def span(self, codes: Tensor, start: int, stop: int) -> Tensor:
-        """The samples of the frames start..stop of codes (B, T, Q), as if all were vocoded.
+    def span(self, features: Tensor, start: int, stop: int) -> Tensor:
+        """The samples of the code frames start..stop of features, as if all were vocoded.
 
         Reads `context` frames more on either side, where there are any, and no others: speech that
         goes on may be vocoded in parts, each once its right context is there.
+
+        Args:
+            features: (B, channels, T * stack) of T code frames.
         """
-        first = max(0, start - self.context)
-        wave = self.synthesise(self.features(codes[:, first : stop + self.context]))
-        samples = self.dims.stack * self.dims.hop
+        first, stack = max(0, start - self.context), self.dims.stack
+        wave = self.synthesise(features[..., first * stack : (stop + self.context) * stack])
+        samples = stack * self.dims.hop
         return wave[:, (start - first) * samples : (stop - first) * samples]
 
 

@@ -123,7 +123,7 @@ def test_parts_equal_the_whole(stack: int, n_bandwidths: int) -> None:
     whole = vocoder(codes)
     assert vocoder.context == -(-(3 * 3 + 2) // stack)
     for start, stop in ((0, 1), (0, 70), (20, 21), (13, 60), (60, 70), (69, 70)):
-        part = vocoder.span(codes, start, stop)
+        part = vocoder.span(vocoder.features(codes), start, stop)
         wanted = whole[:, start * samples : stop * samples]
         torch.testing.assert_close(part, wanted, rtol=0, atol=1e-5)
 
@@ -166,7 +166,7 @@ def test_magnitudes_are_those_of_the_fourier_transform(n_fft: int, hop: int) -> 
     wanted = torch.stft(wave, n_fft, hop, window=window, center=False, return_complex=True).abs()
     with NoneComplex():
         found = Magnitudes(n_fft, hop)(wave)
-    torch.testing.assert_close(found, wanted.transpose(1, 2), rtol=0, atol=3e-5)
+    torch.testing.assert_close(found, wanted.transpose(1, 2), rtol=1e-5, atol=3e-5)
 
 
 def test_magnitudes_of_silence_have_a_slope() -> None:

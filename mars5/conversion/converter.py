@@ -1,6 +1,6 @@
 """`Converter`: speech of a checkpoint's own voice, given the pitch and the timbre of another one.
 
-    codes -> log-mel -> the other register -> the other timbre -> near frames mixed in -> codes
+    codes -> log-mel -> the other register -> the other timbre -> near frames mixed in
 
 A small checkpoint can only say clearly what it has heard for hours: its own voice. So that voice
 speaks, and what is left to do for a clone is done by what a recording tells without training: where
@@ -37,7 +37,7 @@ class Conversion:
 
 
 class Converter:
-    """Converts codes.
+    """Converts codes to the sound that they have in another voice.
 
     Args:
         transposer: None leaves every voice in the own one's register.
@@ -75,10 +75,18 @@ class Converter:
 
     @torch.no_grad()
     def __call__(self, codes: Tensor, conversion: Conversion) -> Tensor:
-        """Codes (B, L, Q) of the own voice -> (B, L, Q) of the other one."""
+        """Codes (B, L, Q) of the own voice -> log-mel frames (B, L * stack, C) of the other one.
+
+        They are for the vocoder as they are: the codebooks were made for recordings, and the
+        nearest codes (`codes`) of a converted sound lose words.
+        """
         sound = self._transposed(self.codec.sound(codes), conversion.shift)
         sound = conversion.timbre(sound)
-        sound = with_neighbours(sound, conversion.recording, conversion.share)
+        return with_neighbours(sound, conversion.recording, conversion.share)
+
+    @torch.no_grad()
+    def codes(self, sound: Tensor) -> Tensor:
+        """The codes (B, L, Q) nearest to log-mel frames (B, L * stack, C)."""
         return self.codec.quantise(self.codec.project(sound))
 
     def _transposed(self, sound: Tensor, shift: Shift) -> Tensor:

@@ -162,6 +162,7 @@ class _Wave:
         self._estimator = engine.estimator(task).ahead(steps)  # all chunks have the same text
         self.finished = torch.zeros(0, N_CODEBOOKS, dtype=torch.int64)
         self._refined = self.finished  # the same codes as the NAR gave them
+        self._sound = engine.vocoder.features(self.finished[None].to(engine.device))
         self._given = 0  # frames
         self._old_end = silence(0)  # samples of the finished frames that are not yet given
 
@@ -172,10 +173,11 @@ class _Wave:
         if not is_last:
             fixed -= _held(self._engine)
             stop = fixed - self._engine.conversion_reach(self._task)
-        codes = self._converted(refined)
+        sound, codes = self._sounding(refined)
         self._refined = refined[:fixed].cpu().clone()  # not inference tensors
         self.finished = codes[:stop].cpu().clone()
-        wave = self._vocoded(codes, stop)
+        self._sound = sound[..., : stop * self._engine.vocoder.dims.stack]
+        wave = self._vocoded(sound, stop)
         n = min(len(self._old_end), len(wave))
         wave[:n] = cross_fade(self._old_end[:n], wave[:n])
         if is_last:
@@ -204,15 +206,19 @@ class _Wave:
             x = step
         return torch.cat([finished, x[0, stop - unseen :]])
 
-    def _converted(self, refined: Tensor) -> Tensor:
-        """The codes (n, Q) in the voice that is wanted; what is finished stays as it is."""
+    def _sounding(self, refined: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and codes as of `Engine.sound`; those of what is finished stay as they are."""
         done = len(self.finished)
         first = max(0, done - self._engine.conversion_reach(self._task))
-        new = self._engine.converted(self._task, refined[first:])[done - first :]
-        return torch.cat([self.finished.to(new.device), new])
+        sound, codes = self._engine.sound(self._task, refined[first:])
+        before = (done - first) * self._engine.vocoder.dims.stack
+        return (
+            torch.cat([self._sound, sound[..., before:]], 2),
+            torch.cat([self.finished.to(codes.device), codes[done - first :]]),
+        )
 
     @torch.no_grad()
-    def _vocoded(self, codes: Tensor, stop: int) -> Tensor:
+    def _vocoded(self, sound: Tensor, stop: int) -> Tensor:
         """The samples from what was given up to frame `stop`, with all the context there is."""
-        wave = self._engine.vocoder.span(codes[None], self._given, stop)
+        wave = self._engine.vocoder.span(sound, self._given, stop)
         return wave[0].cpu().clone()

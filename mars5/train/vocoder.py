@@ -1,8 +1,8 @@
 """Step 5: train the Vocos vocoder to speak the codec's codes again.
 
 Losses are log-mel and multi-resolution spectra of 1 s cuts and, after a while, the verdict of
-judges that learn beside it. A quarter of the batches hears only the first few codebooks, so that
-coarse codes alone can be vocoded too.
+judges that learn beside it. Some batches are given as the sound itself, as converted speech is, and
+some hear only the first few codebooks, so that coarse codes alone can be vocoded too.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from mars5.train.judges import Judges
 from mars5.train.loop import Run
 from mars5.vocoder import Vocoder
 
-SHARES = {"own": 0.3, "plain": 0.25, "pseudo": 0.15, "crowd": 0.2, "kokoro": 0.1}
+SHARES = {"own": 0.25, "plain": 0.1, "pseudo": 0.15, "crowd": 0.2, "kokoro": 0.3}
 CUT_FRAMES = 36  # code frames of a training cut
 EDGE_FRAMES = 4  # not scored at both ends: the vocoder cannot see beyond the cut there
 SPECTRA = ((512, 120), (1024, 240), (2048, 480))
+EXACT_SHARE, FEW_SHARE = 0.4, 0.2  # of the batches: no codes at all, not all books
 MEL_WEIGHT = 2.0
 JUDGED_FROM = 0.1  # of the training time
 UNREAL_WEIGHT, UNLIKE_WEIGHT = 0.1, 0.5
 
 
 class Cuts:
-    """Endless batches of (codes, wave) cuts; a few corpus shards are in memory at a time."""
+    """Endless batches of (log-mel, codes, wave) cuts; one corpus shard is in memory at a time."""
 
     def __init__(
         self, shards: dict[str, list[Path]], codec: MelCodec, batch: int, seed: int
@@ -42,7 +43,7 @@ class Cuts:
         self.rng = random.Random(seed)
         self.samples = CUT_FRAMES * codec.dims.stack * codec.dims.hop
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         while True:
             waves = [
                 torch.from_numpy(pcm).float() / 32768
@@ -54,15 +55,14 @@ class Cuts:
             for _ in range(2 * len(waves) // self.batch):
                 yield self._cut(self.rng.sample(waves, self.batch))
 
-    def _cut(self, waves: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _cut(self, waves: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         cuts = []
         for wave in waves:
             start = self.rng.randrange(len(wave) - self.samples + 1)
             cuts.append(self.codec.levelled(wave[None])[0, start : start + self.samples])
         batch = torch.stack(cuts)
-        stacked = self.codec.log_mel(batch).unflatten(1, (-1, self.codec.dims.stack)).flatten(2)
-        features = (stacked - self.codec.mean) @ self.codec.projection
-        return self.codec.quantise(features), batch
+        mel = self.codec.log_mel(batch)
+        return mel, self.codec.quantise(self.codec.project(mel)), batch
 
 
 def spectral_loss(said: Tensor, wanted: Tensor) -> Tensor:
@@ -94,10 +94,12 @@ def train_vocoder(
     edge = EDGE_FRAMES * codec.dims.stack * codec.dims.hop
     stream = iter(cuts)
     for _ in run.steps(judging):
-        codes, wave = (x.to(device) for x in next(stream))
-        books = N_CODEBOOKS if rng.random() < 0.75 else rng.randint(1, N_CODEBOOKS - 1)
+        mel, codes, wave = (x.to(device) for x in next(stream))
+        lot = rng.random()
+        books = rng.randint(1, N_CODEBOOKS - 1) if lot < FEW_SHARE else N_CODEBOOKS
+        exact = lot >= 1 - EXACT_SHARE
         with torch.autocast(device.type, torch.bfloat16):
-            said = vocoder(codes[..., :books])
+            said = vocoder.synthesise(mel.mT if exact else vocoder.features(codes[..., :books]))
         said, wave = said.float()[:, edge:-edge], wave[:, edge:-edge]
         figures = {
             "mel": F.l1_loss(codec.log_mel(said), codec.log_mel(wave)),
