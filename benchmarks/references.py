@@ -1,10 +1,11 @@
 """Five recordings each of voices to be cloned, as manifests for `mars5 eval --references`.
 
-    python benchmarks/references.py people        # then: mars5 eval nano --references people/slt.jsonl
+    python benchmarks/references.py people
+    mars5 eval nano --references people/slt.jsonl
 
-The teachers of the training recipe say five sentences that no training hears. Allison Smith, whom no
-training hears either, is read from Asterisk's prompts (Debian's `asterisk-core-sounds-en-g722`,
-CC-BY-SA 3.0).
+The teachers of the training recipe (`pip install '.[train,eval]'`) say five sentences that no
+training hears. Allison Smith, whom no training hears either, is read from Asterisk's prompts, if
+they are there (Debian's `asterisk-core-sounds-en-g722`, CC-BY-SA 3.0).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
@@ -37,7 +37,18 @@ SENTENCES = (
     "He always said that a good question is worth more than a quick answer, and I believe him.",
 )
 ALLISON = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
-PROMPTS = ("demo-nogo", "queue-periodic-announce", "tt-allbusy", "vm-review", "vm-tempgreeting2")
+PROMPTS = {
+    "demo-nogo": "I am afraid I was unable to create a connection to the Digium demonstration "
+    "Asterisk server. You may find some helpful debugging information on the Asterisk console.",
+    "queue-periodic-announce": "All of our representatives are currently busy. Please stay on the "
+    "line and your call will be answered by the next available representative.",
+    "tt-allbusy": "All representatives of the household are currently assisting other "
+    "telemarketers. Please hold and your call will be answered in the order it was received.",
+    "vm-review": "Press one to accept this recording. Press two to listen to it. Press three to "
+    "rerecord your message.",
+    "vm-tempgreeting2": "Press one to record your temporary greeting, or press two to erase your "
+    "temporary greeting.",
+}
 
 
 def main() -> None:
@@ -48,13 +59,15 @@ def main() -> None:
     for name, speaker in TEACHERS.items():
         waves = [speak(text, speaker)[0] for text in SENTENCES]
         write(folder, name, waves, SAMPLE_RATE, SENTENCES)
-    if ALLISON.is_dir():
-        waves = [decoded(ALLISON / f"{prompt}.g722") for prompt in PROMPTS]
-        write(folder, "allison", waves, 16_000, PROMPTS)
+    paths = [ALLISON / f"{prompt}.g722" for prompt in PROMPTS]
+    if all(path.is_file() for path in paths):
+        write(folder, "allison", [decoded(path) for path in paths], 16_000, tuple(PROMPTS.values()))
 
 
 def decoded(path: Path) -> Pcm:
     """(T,) at 16 kHz."""
+    import av
+
     with av.open(str(path)) as file:
         return np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
 

@@ -64,7 +64,8 @@ class Edited:
 
     Attributes:
         audio: (T,) float32 at 24 kHz on the CPU: the sound of all codes, nothing trimmed.
-        codes: (n, Q) int64; outside of the `frames` of the spans those of the recording.
+        codes: (n, Q) int64; outside of the `frames` of the spans those of the recording. Those of
+            converted words are the nearest to what is heard, as in `Speech`.
         spans: what changed, in order.
         finish_reason: "length" if the AR reached its limit before it ended the speech of some new
             words, else "stop".

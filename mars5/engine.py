@@ -21,12 +21,11 @@ from mars5.ar.decode import generate_ids
 from mars5.ar.graph import Spare
 from mars5.ar.model import CodecLM
 from mars5.audio import AudioInput, trim_silence
-from mars5.codec import Codec, MelCodec
+from mars5.codec import Codec
 from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, InferenceConfig, ModelConfig, check_settings
 from mars5.conversion import Conversion, Converter
 from mars5.conversion.found import Found
-from mars5.conversion.pitch import Register, register
-from mars5.conversion.transposer import Transposer
+from mars5.conversion.pitch import register
 from mars5.device import at_work
 from mars5.errors import ConfigError, GenerationError, TextError
 from mars5.nar.decode import Known, denoise, steps_made
@@ -47,11 +46,6 @@ from mars5.voice import Voice
 from mars5.voice_maker import VoiceMaker
 
 log = logging.getLogger("mars5")
-
-# What the NAR makes of given coarse codes depends on, beside the voice.
-_REFINING = (
-    "timesteps", "x_0_temp", "q0_override_steps", "nar_settle_step", "nar_guidance_w",
-)  # fmt: skip
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -100,7 +94,7 @@ class Engine:
 
     Args:
         default_voice: of calls that give no reference.
-        transposer: for conversions to voices of another pitch, if the checkpoint brings one.
+        converter: of the own voice to others, if the checkpoint brings one.
 
     Attributes:
         vocabulary: text and speech ids in one row of logits.
@@ -119,7 +113,7 @@ class Engine:
         vocoder: Vocoder,
         config: ModelConfig,
         default_voice: Voice | None = None,
-        transposer: Transposer | None = None,
+        converter: Converter | None = None,
     ) -> None:
         self.ar, self.nar = ar, nar
         self.text_tokenizer, self.speech_tokenizer = text_tokenizer, speech_tokenizer
@@ -127,11 +121,10 @@ class Engine:
         self.config = config
         self.vocabulary = joint_vocabulary(text_tokenizer, speech_tokenizer)
         self.schedule = cosine_schedule(config.nar.diffusion_steps).to(self.device)
-        self.converter = Converter(codec, transposer) if isinstance(codec, MelCodec) else None
+        self.converter = converter
         defaults = InferenceConfig(**config.defaults)
         self.voices = VoiceMaker(ar, nar, codec, defaults, default_voice)
         self.spare_steps = Spare()
-        self._own_speech: Found[tuple[Tensor, Register | None]] = Found()
         self._conversions: Found[Conversion] = Found()
         self._nar_decode = GraphedDecoder(nar) if self.device.type == "cuda" else None
 
@@ -148,10 +141,12 @@ class Engine:
 
     @property
     def _can_convert(self) -> bool:
-        """Whether there is an own voice, of which it is known what it says and how it sounds."""
-        own = self.voices.default
-        known = own is not None and own.transcript is not None
-        return known and self.config.prompt.own_delivery and self.converter is not None
+        """Whether all speak with an own voice, which can become another one."""
+        return (
+            self.voices.default is not None
+            and self.config.prompt.own_delivery
+            and self.converter is not None
+        )
 
     def utterance(
         self,
@@ -192,9 +187,9 @@ class Engine:
             )
         if cfg.voice_conversion and not self._can_convert:
             raise ConfigError(
-                f"voice_conversion is {cfg.voice_conversion}: it needs a checkpoint with a mel "
-                "codec, a delivery of its own and a default voice with its transcript, as the "
-                "embedded one; with this one leave it at 0"
+                f"voice_conversion is {cfg.voice_conversion}: it needs a checkpoint with a "
+                "delivery of its own, a transposer and a default voice, as the embedded one; with "
+                "this one leave it at 0"
             )
         if cfg.timesteps > len(self.schedule):
             raise ConfigError(f"timesteps is {cfg.timesteps}, this model has {len(self.schedule)}")
@@ -372,21 +367,25 @@ class Engine:
         *_, codes = self.denoise(estimator, known, task.cfg, task.generator)
         return codes[0, sum(self.reference_frames(task)) :]
 
+    @at_work()
     @torch.no_grad()
     def sound(self, task: Task, codes: Tensor) -> tuple[Tensor, Tensor]:
         """What the NAR gave, codes (L, Q), in the voice that is wanted.
 
         Returns:
-            Its features for the vocoder (1, channels, L * stack), and its codes (L, Q). Converted
-            speech is no sum of codebook vectors: its codes are the nearest ones.
+            Its features for the vocoder (1, channels, L * stack), and its codes (L, Q), on the
+            models' device. Converted speech is no sum of codebook vectors: its codes are the
+            nearest ones.
         """
-        converter = self.converter
+        codes, converter = codes.to(self.device), self.converter
         if converter is None or not task.is_converted:
-            return self.vocoder.features(codes[None].to(self.device)), codes
-        wanted = task.voice.codes.numpy().tobytes()
+            return self.vocoder.features(codes[None]), codes
+        voice, strength = task.voice, task.cfg.voice_conversion
         conversion = self._conversions.of(
-            (wanted, task.cfg.voice_conversion, self._refining(task.cfg)),
-            lambda: self._find_conversion(converter, task.voice, task.cfg),
+            (voice.codes.numpy().tobytes(), strength),
+            lambda: converter.towards(
+                voice.codes.to(self.device), register(self.vocode(voice.codes)[0]), strength
+            ),
         )
         sound = converter(codes[None], conversion)
         return sound.mT, converter.codes(sound)[0]
@@ -394,30 +393,6 @@ class Engine:
     def conversion_reach(self, task: Task) -> int:
         """Frames on either side of a frame that its conversion depends on."""
         return self.converter.reach if self.converter and task.is_converted else 0
-
-    def _find_conversion(
-        self, converter: Converter, voice: Voice, cfg: InferenceConfig
-    ) -> Conversion:
-        """What turns speech of the own voice into this one; found once a voice."""
-        made, own = self._own_speech.of(self._refining(cfg), lambda: self._said_again(cfg))
-        wanted = voice.codes.to(self.device)
-        return converter.between(made, wanted, (own, self._register(voice)), cfg.voice_conversion)
-
-    def _said_again(self, cfg: InferenceConfig) -> tuple[Tensor, Register | None]:
-        """(L, Q) what the NAR makes of the own voice's coarse codes, and that voice's register."""
-        own = self.voices.of(None)
-        cfg = replace(cfg, voice_conversion=0.0, deep_clone=False, generate_max_len_override=-1)
-        text = own.transcript or ""  # which `_can_convert` has seen
-        task = self.task(text, own, None, cfg, torch.Generator().manual_seed(0))
-        made = self.refined(task, Coarse(own.codes[:, 0].tolist(), "stop"))
-        return made, self._register(own)
-
-    def _register(self, voice: Voice) -> Register | None:
-        return register(self.vocode(voice.codes)[0])
-
-    @staticmethod
-    def _refining(cfg: InferenceConfig) -> tuple[float, ...]:
-        return tuple(getattr(cfg, name) for name in _REFINING)
 
     def denoise(
         self, estimator: Estimator, known: Known, cfg: InferenceConfig, generator: Source
@@ -455,6 +430,8 @@ class Engine:
         """The samples (1, T) of features for the vocoder, on the CPU."""
         return self.vocoder.wave(features).cpu()
 
+    @at_work()
+    @torch.no_grad()
     def vocode(self, codes: Tensor) -> Tensor:
         """The sound of codes; shapes and errors are those of `Mars5TTS.vocode`."""
         if not isinstance(codes, Tensor) or codes.dtype not in _INTEGERS:

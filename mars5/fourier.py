@@ -22,7 +22,17 @@ def _bases(n_fft: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def mel_filters(n_freqs: int, n_mels: int, rate: int) -> Tensor:
-    """(n_freqs, n_mels) triangles of equal area, evenly on Slaney's mel scale up to half the rate.
+    """(n_freqs, n_mels) triangles of equal area, evenly spread in mel up to half the rate."""
+    corner = mel_corners(n_mels, rate)
+    width = corner.diff()
+    above = corner - torch.linspace(0, rate // 2, n_freqs)[:, None]
+    rising, falling = -above[:, :-2] / width[:-1], above[:, 2:] / width[1:]
+    triangles = torch.minimum(rising, falling).clamp(min=0)
+    return triangles * (2 / (corner[2:] - corner[:-2]))
+
+
+def mel_corners(n_mels: int, rate: int) -> Tensor:
+    """(n_mels + 2,) Hz: where each filter's neighbours have their peaks; its own lies between.
 
     Malcolm Slaney, Auditory Toolbox (1998): linear up to 1000 Hz, logarithmic above; what librosa
     computes by default.
@@ -31,12 +41,7 @@ def mel_filters(n_freqs: int, n_mels: int, rate: int) -> Tensor:
     bend = log_from / linear
     highest = bend + math.log(rate / 2 / log_from) / log_step
     mel = torch.linspace(0, highest, n_mels + 2)
-    corner = torch.where(mel < bend, mel * linear, log_from * (log_step * (mel - bend)).exp())
-    width = corner.diff()
-    above = corner - torch.linspace(0, rate // 2, n_freqs)[:, None]
-    rising, falling = -above[:, :-2] / width[:-1], above[:, 2:] / width[1:]
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    return triangles * (2 / (corner[2:] - corner[:-2]))
+    return torch.where(mel < bend, mel * linear, log_from * (log_step * (mel - bend)).exp())
 
 
 class Magnitudes(nn.Module):

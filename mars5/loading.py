@@ -12,7 +12,8 @@ from mars5.ar.steps import lay_side_by_side
 from mars5.checkpoint import load_pair, read_weights
 from mars5.codec import MelCodec, build_mel_codec
 from mars5.config import ModelConfig
-from mars5.conversion.transposer import Transposer, build_transposer
+from mars5.conversion import Converter, OwnVoice
+from mars5.conversion.transposer import build_transposer
 from mars5.device import at_work, resolve_device, resolve_dtype
 from mars5.encodec import EncodecCodec, build_encodec
 from mars5.engine import Engine
@@ -40,23 +41,23 @@ def load_engine(
         lay_side_by_side(pair.ar)
     else:
         quantize_models(pair.ar, pair.nar)
-    codec, vocoder, transposer = load_sound(files, pair.config, hub_options)
+    codec, vocoder, converter = load_sound(files, pair.config, hub_options, where)
     return Engine(
         pair.ar,
         pair.nar,
         pair.text_tokenizer,
         pair.speech_tokenizer,
-        codec.to(where),
-        vocoder.to(where),
+        codec,
+        vocoder,
         pair.config,
         Voice.load(files.voice) if files.voice is not None else None,
-        None if transposer is None else transposer.to(where),
+        converter,
     )
 
 
 def load_sound(
-    files: hub.ModelFiles, config: ModelConfig, hub_options: dict[str, Any]
-) -> tuple[EncodecCodec | MelCodec, Vocoder, Transposer | None]:
+    files: hub.ModelFiles, config: ModelConfig, hub_options: dict[str, Any], device: torch.device
+) -> tuple[EncodecCodec | MelCodec, Vocoder, Converter | None]:
     """EnCodec and Vocos for published weights, else what the checkpoint brings.
 
     Raises:
@@ -65,19 +66,17 @@ def load_sound(
     """
     stated = config.codec
     if stated.get("name") == EncodecCodec.name:
-        return (
-            build_encodec(
-                read_weights(hub.encodec_file(bool(hub_options.get("local_files_only"))))
-            ),
-            build_published_vocoder(read_weights(hub.vocos_file(**_caching(hub_options)))),
-            None,
-        )
+        encodec = read_weights(hub.encodec_file(bool(hub_options.get("local_files_only"))))
+        vocos = read_weights(hub.vocos_file(**_caching(hub_options)))
+        return build_encodec(encodec).to(device), build_published_vocoder(vocos).to(device), None
     if stated.get("name") != MelCodec.kind or files.codec is None:
         raise CheckpointError(
             f"{files.ar} states the codec {stated.get('name')!r}, whose file {hub.CODEC_FILE} is "
             "not beside it or not known to this version"
         )
-    parts: dict[str, dict[str, Tensor]] = {"codec": {}, "vocoder": {}, "transposer": {}}
+    parts: dict[str, dict[str, Tensor]] = {
+        "codec": {}, "vocoder": {}, "transposer": {}, "own": {}
+    }  # fmt: skip
     for name, tensor in read_weights(files.codec, torch.float32).items():
         part, _, rest = name.partition(".")
         if part not in parts:
@@ -85,17 +84,23 @@ def load_sound(
         parts[part][rest] = tensor
     codec = build_mel_codec(stated.get("dims", {}), parts["codec"])
     vocoder = build_vocoder(stated.get("vocoder", {}), parts["vocoder"], codec.vector_table())
+    codec, vocoder = codec.to(device), vocoder.to(device)
     if ("transposer" in stated) != bool(parts["transposer"]):
         raise CheckpointError(
             f"only one of {files.ar} and {files.codec} knows of a transposer: they are of "
             "different versions, take all files of one"
         )
-    if not parts["transposer"]:
+    if "transposer" not in stated:
         return codec, vocoder, None
-    transposer = build_transposer(
-        stated.get("transposer", {}), parts["transposer"], codec.dims.n_mels
-    )
-    return codec, vocoder, transposer
+    if (vocoder.dims.channels, vocoder.dims.stack) != (codec.dims.n_mels, codec.dims.stack):
+        raise CheckpointError(
+            f"{files.ar} states a vocoder of {vocoder.dims.channels} channels and "
+            f"{vocoder.dims.stack} frames to a code, and a codec of {codec.dims.n_mels} and "
+            f"{codec.dims.stack}: with a transposer they must be the same"
+        )
+    transposer = build_transposer(stated["transposer"], parts["transposer"], codec.dims.n_mels)
+    own = OwnVoice.from_weights(parts["own"], files.codec)
+    return codec, vocoder, Converter(codec, transposer.to(device), own.to(device))
 
 
 def _caching(hub_options: dict[str, Any]) -> dict[str, Any]:

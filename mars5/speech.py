@@ -23,7 +23,8 @@ class Speech:
 
     Attributes:
         audio: (T,) float32 at 24 kHz on the CPU, silence at the ends trimmed.
-        codes: (n, Q) int64, all codebooks of the new speech.
+        codes: (n, Q) int64, all codebooks of the new speech; of converted speech
+            (`InferenceConfig.voice_conversion`) the nearest ones.
         ar_codes: (m,) int64 coarse codes as the AR gave them; in a deep clone they begin with
             (almost all of) the reference's own, or the style's.
         finish_reason: "stop" if the AR ended by itself, "length" if it reached its limit.

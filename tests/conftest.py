@@ -16,6 +16,8 @@ from mars5.ar.model import CodecLM
 from mars5.checkpoint import write_checkpoint
 from mars5.codec import MelCodec, MelCodecDims
 from mars5.config import ARDims, ModelConfig, NARDims, PromptConvention
+from mars5.conversion import OwnVoice
+from mars5.conversion.pitch import Register
 from mars5.conversion.transposer import Transposer, TransposerDims
 from mars5.engine import Engine, Task
 from mars5.nar.model import ResidualTransformer
@@ -88,6 +90,9 @@ def write_tiny_model(folder: Path, config: ModelConfig | None = None) -> Path:
     if "transposer" in config.codec:
         transposer = Transposer(TransposerDims(**TRANSPOSER_DIMS))
         parts |= {f"transposer.{k}": v for k, v in transposer.state_dict().items()}
+        spoken = torch.randint(1024, (200, 8), generator=torch.Generator().manual_seed(1))
+        told = OwnVoice(spoken, Register(110.0, 0.1)).weights()
+        parts |= {f"own.{k}": v for k, v in told.items()}
     save_file(parts, folder / "mars5_codec.safetensors")
     if "transposer" in config.codec:
         system = Mars5TTS.from_pretrained(folder, device="cpu")

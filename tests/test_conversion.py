@@ -11,23 +11,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import converting, tiny_config, write_tiny_model
+from conftest import converting, tiny_config, tiny_tokenizers, write_tiny_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
 from mars5 import InferenceConfig, Mars5TTS, Voice
+from mars5.checkpoint import write_checkpoint
 from mars5.codec import MelCodec
 from mars5.config import SAMPLE_RATE
-from mars5.conversion import Conversion, Converter
+from mars5.conversion import Conversion, Converter, OwnVoice
 from mars5.conversion import timbre as timbres
 from mars5.conversion.found import KEPT, Found
 from mars5.conversion.neighbours import with_neighbours
 from mars5.conversion.pitch import Register, fundamentals, register
 from mars5.conversion.timbre import Timbre
-from mars5.conversion.transposer import PITCHES, Shift, Transposer, TransposerDims, build_transposer
+from mars5.conversion.transposer import (
+    PITCHES,
+    Shift,
+    Transposer,
+    TransposerDims,
+    build_transposer,
+    stretched,
+)
 from mars5.engine import Coarse, Task
 from mars5.errors import CheckpointError, ConfigError
+from mars5.fourier import mel_corners
 from mars5.streaming import utterance
+from mars5.vocoder import Vocoder, VocoderDims
 
 TEXT, OTHER = "Good evening to all of you.", "The shop is closed on Mondays."
 
@@ -79,7 +90,7 @@ def test_a_shift_leads_from_one_register_to_the_other() -> None:
     assert (whole.pitch, whole.spread) == pytest.approx((math.log(1.8), math.log(1.5)))
     assert (half.pitch, half.spread) == pytest.approx((whole.pitch / 2, whole.spread / 2))
     assert Shift.between(own, own, 1.0) == Shift()
-    assert Shift.between(own, None, 1.0) == Shift.between(None, wanted, 1.0) == Shift()
+    assert Shift.between(own, None, 1.0) == Shift()
 
 
 def test_a_shift_stays_within_what_the_network_knows() -> None:
@@ -89,6 +100,23 @@ def test_a_shift_stays_within_what_the_network_knows() -> None:
     low = Shift.between(Register(100, 0.1), Register(20, 0.0), 1.0)
     assert low.pitch == pytest.approx(math.log(PITCHES[0]))
     assert 0.85 < low.formants < 1 < far.formants < 1.3
+
+
+def test_the_highest_voices_formants_are_stretched_further() -> None:
+    high, higher = (Shift(math.log(factor)) for factor in (1.9, 2.6))
+    assert high.stretch == 1.0
+    assert high.formants == pytest.approx(1.9 ** (1 / 3))
+    assert higher.formants * higher.stretch == pytest.approx(2.6 ** (1 / 3))
+    assert Shift(math.log(0.7)).stretch == 1.0
+
+
+def test_stretched_sound_has_its_peaks_higher() -> None:
+    centres = mel_corners(80, SAMPLE_RATE)[1:-1]
+    sound = torch.stack([-((centres / hertz).log() ** 2) for hertz in (400.0, 1500.0, 4000.0)])
+    found = stretched(sound, 1.1, centres)
+    wanted = torch.stack([-((centres / 1.1 / hertz).log() ** 2) for hertz in (400, 1500, 4000)])
+    assert_close(found[:, 5:], wanted[:, 5:], rtol=0.01, atol=0.01)
+    assert_close(stretched(sound, 1.0, centres), sound)
 
 
 def frames(seed: int, n: int = 4000, channels: int = 6) -> Tensor:
@@ -170,6 +198,9 @@ def some_codes(seed: int, n: int = 60) -> Tensor:
     return torch.randint(1024, (1, n, 8), generator=generator)
 
 
+OWN = OwnVoice(some_codes(9)[0], Register(100.0, 0.1))
+
+
 def test_the_sound_of_codes_is_what_the_vocoder_reads(nano: Mars5TTS, codec: MelCodec) -> None:
     codes = some_codes(1)
     assert_close(codec.sound(codes).mT, nano.vocoder.features(codes), rtol=1e-4, atol=1e-4)
@@ -196,7 +227,7 @@ def test_near_frames_of_the_recording_are_mixed_in() -> None:
 def test_a_conversion_depends_on_frames_within_its_reach(
     codec: MelCodec, transposer: Transposer
 ) -> None:
-    converter = Converter(codec, transposer)
+    converter = Converter(codec, transposer, OWN)
     assert converter.reach == -(-(3 * 3 + 1) // codec.dims.stack)
     conversion = conversion_to(3, Shift(0.5, 0.1))
     codes = some_codes(2)
@@ -210,9 +241,11 @@ def test_a_conversion_depends_on_frames_within_its_reach(
     assert 40 - reach <= changed.min() <= changed.max() <= 40 + reach
 
 
-def test_the_codes_of_a_converted_sound_are_the_nearest(codec: MelCodec) -> None:
+def test_the_codes_of_a_converted_sound_are_the_nearest(
+    codec: MelCodec, transposer: Transposer
+) -> None:
     codes = some_codes(5)
-    again = Converter(codec, None).codes(codec.sound(codes))
+    again = Converter(codec, transposer, OWN).codes(codec.sound(codes))
     off = (codec.sound(again) - codec.sound(codes)).square().mean()
     assert off < 0.05 * codec.sound(codes).var()
 
@@ -234,10 +267,68 @@ def test_converted_speech_is_heard_as_it_is_not_as_its_codes(
 
 
 def test_the_same_register_needs_no_transposer(codec: MelCodec, transposer: Transposer) -> None:
-    conversion, codes = conversion_to(3, Shift()), some_codes(4)
-    without = Converter(codec, None)
-    assert without.reach == 1
-    assert torch.equal(without(codes, conversion), Converter(codec, transposer)(codes, conversion))
+    conversion, codes = conversion_to(3, Shift(), share=0.0), some_codes(4)
+    found = Converter(codec, transposer, OWN)(codes, conversion)
+    assert torch.equal(found, conversion.timbre(codec.sound(codes)))
+
+
+@torch.no_grad()
+def test_the_network_is_asked_for_less_where_its_result_is_stretched(
+    codec: MelCodec, transposer: Transposer
+) -> None:
+    conversion, codes = conversion_to(3, Shift(math.log(2.6), 0.1), share=0.0), some_codes(4)
+    found = Converter(codec, transposer, OWN)(codes, conversion)
+    factor = 2.6 ** (1 / 3) / 1.25
+    moved = transposer(codec.sound(codes), torch.tensor([[math.log(2.6 / factor), 0.1]]))
+    wanted = stretched(moved, factor, mel_corners(80, SAMPLE_RATE)[1:-1])
+    assert (wanted - moved).abs().max() > 0.01
+    assert_close(found, conversion.timbre(wanted), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_conversion_starts_from_the_own_voice(codec: MelCodec, transposer: Transposer) -> None:
+    wanted, converter = some_codes(7)[0], Converter(codec, transposer, OWN)
+    found = converter.towards(wanted, Register(180.0, 0.15), 0.5)
+    assert found.shift == Shift.between(OWN.register, Register(180.0, 0.15), 0.5)
+    there = codec.sound(wanted[None])[0]
+    assert torch.equal(found.recording, there)
+    shift = torch.tensor([[found.shift.pitch, found.shift.spread]])
+    here = transposer(codec.sound(OWN.speech[None]), shift)[0]
+    assert_close(found.timbre.made, Timbre.between(here, there, 0.5).made)
+    plain = converter.towards(wanted, None, 1.0)
+    assert plain.shift == Shift()
+    expected = Timbre.between(codec.sound(OWN.speech[None])[0], there, 1.0)
+    assert_close(plain.timbre.turn, expected.turn)
+    assert plain.share == 2 * found.share
+
+
+def test_what_is_known_of_the_own_voice_is_kept_with_the_weights() -> None:
+    kept = OwnVoice.from_weights(OWN.weights(), Path("codec"))
+    assert torch.equal(kept.speech, OWN.speech)
+    assert (kept.register.median, kept.register.spread) == pytest.approx((100.0, 0.1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"speech": torch.zeros(())[None]},
+        {"speech": torch.zeros(3, 7)},
+        {"speech": torch.zeros(20_001, 8)},
+        {"speech": torch.zeros(0, 8)},
+        {"speech": torch.full((3, 8), 1024.0)},
+        {"speech": torch.full((3, 8), 0.5)},
+        {"speech": torch.full((3, 8), -1.0)},
+        {"register": torch.zeros(2)},
+        {"register": torch.tensor([100.0, -0.1])},
+        {"register": torch.tensor([100.0, float("nan")])},
+        {"register": torch.ones(3)},
+        {"register": torch.tensor([1e4, 0.1])},
+        {"pitch": torch.ones(1)},
+    ],
+)
+def test_what_is_no_own_voice_is_refused(wrong: dict[str, Tensor]) -> None:
+    with pytest.raises(CheckpointError, match=r"c\.safetensors(: own\.| has a)"):
+        OwnVoice.from_weights(OWN.weights() | wrong, Path("c.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -311,13 +402,13 @@ def test_a_conversion_is_found_once_for_a_voice(
     nano: Mars5TTS, bright: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[int] = []
-    between = Converter.between
+    towards = Converter.towards
 
-    def counted(self: Converter, made: Tensor, wanted: Tensor, *others: Any) -> Conversion:
+    def counted(self: Converter, wanted: Tensor, *others: Any) -> Conversion:
         found.append(len(wanted))
-        return between(self, made, wanted, *others)
+        return towards(self, wanted, *others)
 
-    monkeypatch.setattr(Converter, "between", counted)
+    monkeypatch.setattr(Converter, "towards", counted)
     voice = replace(bright, codes=bright.codes.roll(3, 0))  # not met before
     for text, temperature in ((TEXT, 1.0), (OTHER, 0.9)):  # the AR's settings are no matter
         cfg = settings(nano, 1.0, temperature=temperature)
@@ -343,12 +434,6 @@ def test_a_style_may_be_continued_by_a_voice_without_transcript(
     assert off[1] < off[0]
 
 
-def test_the_known_text_has_no_limit(nano: Mars5TTS, bright: Voice) -> None:
-    cfg = settings(nano, 1.0, generate_max_len_override=30)
-    speech = nano.generate("Oh no.", replace(bright), cfg=cfg, seed=1)
-    assert len(speech.audio)
-
-
 def test_other_checkpoints_convert_nothing(
     tiny: Mars5TTS, nano: Mars5TTS, speechlike: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,11 +452,10 @@ def test_without_a_known_own_voice_the_defaults_convert_nothing(
 ) -> None:
     assert own.default_config.voice_conversion == 1.0
     assert own.default_voice is not None
-    for voice in (replace(own.default_voice, transcript=None), None):
-        monkeypatch.setattr(own.engine.voices, "default", voice)
-        cfg = replace(own.default_config, deep_clone=False)
-        assert cfg.voice_conversion == 0.0
-        assert len(own.generate("hello you", speechlike, cfg=cfg, seed=1).codes)
+    monkeypatch.setattr(own.engine.voices, "default", None)
+    cfg = replace(own.default_config, deep_clone=False)
+    assert cfg.voice_conversion == 0.0
+    assert len(own.generate("hello you", speechlike, cfg=cfg, seed=1).codes)
 
 
 def test_files_that_disagree_about_a_transposer_are_refused(tmp_path: Path) -> None:
@@ -385,6 +469,31 @@ def test_files_that_disagree_about_a_transposer_are_refused(tmp_path: Path) -> N
         path.write_bytes(data)
         with pytest.raises(CheckpointError, match=r"only one of .* knows of a transposer"):
             Mars5TTS.from_pretrained(path.parent, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["own", "transposer"])
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, part: str) -> None:
+    path = write_tiny_model(tmp_path, converting(tiny_config())) / "mars5_codec.safetensors"
+    kept = {k: v for k, v in load_file(path).items() if not k.startswith(f"{part}.")}
+    save_file(kept, path)
+    with pytest.raises(CheckpointError, match=r"mars5_codec\.safetensors .*transposer.* version"):
+        Mars5TTS.from_pretrained(tmp_path, device="cpu")
+
+
+def test_a_vocoder_that_cannot_read_converted_sound_is_refused(tmp_path: Path) -> None:
+    config = converting(tiny_config())
+    other = {**config.codec["vocoder"], "channels": 24, "stack": 1}
+    path = write_tiny_model(tmp_path, config) / "mars5_codec.safetensors"
+    parts = load_file(path)
+    vocoder = Vocoder(VocoderDims(**other), 8192).state_dict()
+    parts |= {f"vocoder.{name}": tensor for name, tensor in vocoder.items() if name != "table"}
+    save_file(parts, path)
+    stated = replace(config, codec={**config.codec, "vocoder": other})
+    for kind in ("ar", "nar"):
+        path = tmp_path / f"mars5_{kind}.safetensors"
+        write_checkpoint(path, load_file(path), *tiny_tokenizers(), stated)
+    with pytest.raises(CheckpointError, match=r"24 channels and 1 frames .* codec of 12 and 2"):
+        Mars5TTS.from_pretrained(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
@@ -463,7 +572,7 @@ def test_a_stream_converts_as_the_whole(
         return wave
 
     monkeypatch.setattr(utterance._Wave, "of", noted)
-    cfg = replace(own.default_config, generate_max_len_override=200, deep_clone=False)
+    cfg = replace(own.default_config, generate_max_len_override=200, deep_clone=False, trim_db=200)
     with own.stream("hello you", speechlike, cfg=cfg, seed=1) as stream:
         assert len(list(stream)) > 2
     (task, refined, finished, sound), *_ = made
@@ -472,6 +581,20 @@ def test_a_stream_converts_as_the_whole(
     assert_close(sound, whole, rtol=0, atol=1e-3)
     assert (codes != finished).float().mean() < 0.001  # elsewhere rounding may tip a choice
     assert torch.equal(stream.speech.codes, finished)
+    vocoded, near = own.vocoder.wave(whole)[0], own.vocode(finished)[0]
+    audio = stream.speech.audio
+    assert len(audio) == len(vocoded)
+    same, like_codes = ((audio - wave).abs() < 1e-3 for wave in (vocoded, near))
+    assert same.float().mean() > 0.5 > like_codes.float().mean()
+
+
+def test_the_callers_autocast_changes_no_conversion(own: Mars5TTS, speechlike: np.ndarray) -> None:
+    cfg = replace(own.default_config, deep_clone=False, generate_max_len_override=60)
+    (one,) = own.tts_batch(["hello you"], speechlike, cfg=cfg, seeds=[1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (other,) = own.tts_batch(["hello you"], speechlike, cfg=cfg, seeds=[1])
+    assert torch.equal(one.codes, other.codes)
+    assert torch.equal(one.audio, other.audio)
 
 
 def test_new_words_of_an_edit_are_converted(own: Mars5TTS, speechlike: np.ndarray) -> None:
@@ -489,4 +612,8 @@ def test_new_words_of_an_edit_are_converted(own: Mars5TTS, speechlike: np.ndarra
     inside = torch.zeros(len(plain), dtype=torch.bool)
     inside[spans[0]] = True
     assert torch.equal(plain[~inside], converted[~inside])
+    heard, near = edits[1].audio, own.vocode(converted)[0]  # the sound, not its nearest codes
+    off = (heard - near).abs().unflatten(0, (len(converted), -1)).amax(1)
+    assert off[inside].median() > 0.01
+    assert off[: spans[1].start - own.vocoder.context].max() < 1e-4
     assert (plain[inside][:, 0] != converted[inside][:, 0]).any()

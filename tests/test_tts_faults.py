@@ -177,6 +177,12 @@ def test_out_of_memory_fails_one_request(
         patch.setattr(ResidualTransformer, "decode", refuse)
         with pytest.raises(OutOfMemoryError, match=r"\(CUDA out of memory.*: shorten the text"):
             tiny.generate(TEXT, voice, cfg=DEEP, seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny.vocoder), "features", refuse)
+        with pytest.raises(OutOfMemoryError, match="shorten the text"):
+            tiny.vocode(wanted.codes)
+        (item,) = tiny.tts_batch_iter([TEXT], voice, cfg=DEEP, seeds=[1])
+        assert isinstance(item.error, OutOfMemoryError)
     assert_same(tiny.generate(TEXT, voice, cfg=DEEP, seed=1), wanted)
 
 
@@ -278,6 +284,6 @@ def test_nothing_audible_is_an_error(
 ) -> None:
     """Such as a vocoder that overflows."""
     broken = torch.full((1, 6400), torch.nan)
-    monkeypatch.setattr(type(tiny.vocoder), "forward", lambda self, codes: broken)
+    monkeypatch.setattr(type(tiny.vocoder), "wave", lambda self, features: broken)
     with pytest.raises(GenerationError, match="no audible sound"):
         tiny.generate(TEXT, voice, cfg=SHORT, seed=1)

@@ -76,7 +76,7 @@ def _nano_parts() -> Parts:
     """The embedded checkpoint's own, but for the two transformers."""
     files = find(NANO)
     pair = load_pair(files.ar, files.nar)
-    codec, vocoder, _ = load_sound(files, pair.config, {})
+    codec, vocoder, _ = load_sound(files, pair.config, {}, torch.device("cpu"))
     return pair.text_tokenizer, pair.speech_tokenizer, pair.config, codec, vocoder
 
 

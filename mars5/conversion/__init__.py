@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mars5.conversion.converter import Conversion, Converter
+from mars5.conversion.converter import Conversion, Converter, OwnVoice
 
-__all__ = ["Conversion", "Converter"]
+__all__ = ["Conversion", "Converter", "OwnVoice"]

@@ -9,19 +9,81 @@ its pitch lies, how its sound is distributed, and its frames themselves.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mars5.codec import MelCodec
+from mars5.config import CODEBOOK_SIZE, N_CODEBOOKS, SAMPLE_RATE
 from mars5.conversion.neighbours import CONTEXT, SHARE, with_neighbours
-from mars5.conversion.pitch import Register
+from mars5.conversion.pitch import HIGHEST, LOWEST, Register
 from mars5.conversion.timbre import Timbre
-from mars5.conversion.transposer import Shift, Transposer
+from mars5.conversion.transposer import Shift, Transposer, stretched
+from mars5.errors import CheckpointError
+from mars5.fourier import mel_corners
+
+MOST_FRAMES = 20_000  # of the own voice's speech: nine minutes of the embedded checkpoint's
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class OwnVoice:
+    """What a checkpoint knows of the voice that it speaks with.
+
+    Attributes:
+        speech: (n, Q) int64 codes of some of its speech, about a minute: its statistics.
+    """
+
+    speech: Tensor
+    register: Register
+
+    @classmethod
+    def from_weights(cls, weights: dict[str, Tensor], path: Path) -> OwnVoice:
+        """From a checkpoint's tensors: codes (n, Q) and register (2,) as floats.
+
+        Args:
+            path: of the file, for messages.
+
+        Raises:
+            CheckpointError: they are something else.
+        """
+        if weights.keys() != {"speech", "register"}:
+            raise CheckpointError(
+                f"{path} has a transposer and of the voice that it moves {sorted(weights)} instead "
+                "of speech and register: it is of another version, take files of this one"
+            )
+        speech, register = weights["speech"], weights["register"]
+        if not 0 < len(speech) <= MOST_FRAMES or speech.shape[1:] != (N_CODEBOOKS,):
+            raise CheckpointError(
+                f"{path}: own.speech must have shape (n, {N_CODEBOOKS}) with n from 1 to "
+                f"{MOST_FRAMES}, got {tuple(speech.shape)}"
+            )
+        codes = speech.long()
+        whole = torch.equal(codes.to(speech), speech)
+        if not whole or codes.min() < 0 or codes.max() >= CODEBOOK_SIZE:
+            raise CheckpointError(
+                f"{path}: own.speech must hold whole numbers from 0 to {CODEBOOK_SIZE - 1}"
+            )
+        values = register.tolist() if register.shape == (2,) else [0.0, 0.0]
+        if not (LOWEST <= values[0] <= HIGHEST and 0 <= values[1] < 2):
+            raise CheckpointError(
+                f"{path}: own.register must be a median from {LOWEST:g} to {HIGHEST:g} Hz and a "
+                f"spread from 0 to 2, got {register.flatten()[:3].tolist()}"
+            )
+        return cls(codes, Register(*values))
+
+    def weights(self) -> dict[str, Tensor]:
+        """What `from_weights` reads; float16 holds all codes."""
+        register = torch.tensor([self.register.median, self.register.spread])
+        return {"speech": self.speech.half(), "register": register}
+
+    def to(self, device: torch.device) -> OwnVoice:
+        return OwnVoice(self.speech.to(device), self.register)
+
+
+@dataclass(frozen=True, eq=False)
 class Conversion:
     """From the own voice to another one: found once for a voice, then the same for every frame.
 
@@ -37,41 +99,32 @@ class Conversion:
 
 
 class Converter:
-    """Converts codes to the sound that they have in another voice.
-
-    Args:
-        transposer: None leaves every voice in the own one's register.
+    """Converts codes of the own voice to the sound that they have in another one.
 
     Attributes:
         reach: code frames on either side of a frame that its result depends on.
     """
 
-    def __init__(self, codec: MelCodec, transposer: Transposer | None) -> None:
-        self.codec, self.transposer = codec, transposer
-        reach = CONTEXT + (0 if transposer is None else transposer.reach)
-        self.reach = -(-reach // codec.dims.stack)
+    def __init__(self, codec: MelCodec, transposer: Transposer, own: OwnVoice) -> None:
+        self.codec, self.transposer, self.own = codec, transposer, own
+        corners = mel_corners(codec.dims.n_mels, SAMPLE_RATE)
+        self.centres = corners[1:-1].to(own.speech.device)
+        self.reach = -(-(CONTEXT + transposer.reach) // codec.dims.stack)
 
     @torch.no_grad()
-    def between(
-        self,
-        made: Tensor,
-        wanted: Tensor,
-        registers: tuple[Register | None, Register | None],
-        strength: float,
-    ) -> Conversion:
-        """The conversion of the own voice to another one.
+    def towards(self, wanted: Tensor, register: Register | None, strength: float) -> Conversion:
+        """The conversion to another voice.
 
         Args:
-            made: (n, Q) codes of speech of the own voice, as it will be given.
-            wanted: (m, Q) codes of the other voice's recording.
-            registers: of the two.
+            wanted: (m, Q) codes of a recording of that voice.
+            register: of that voice; None leaves the own one's.
             strength: 0 to 1, of the way.
         """
-        shift = Shift.between(*registers, strength)
-        here = self._transposed(self.codec.sound(made[None]), shift)[0]
+        shift = Shift.between(self.own.register, register, strength)
+        here = self._transposed(self.codec.sound(self.own.speech[None]), shift)[0]
         there = self.codec.sound(wanted[None])[0]
         timbre = Timbre.between(here.cpu(), there.cpu(), strength)
-        return Conversion(shift, timbre.to(made.device), there, strength * SHARE)
+        return Conversion(shift, timbre.to(wanted.device), there, strength * SHARE)
 
     @torch.no_grad()
     def __call__(self, codes: Tensor, conversion: Conversion) -> Tensor:
@@ -91,7 +144,8 @@ class Converter:
 
     def _transposed(self, sound: Tensor, shift: Shift) -> Tensor:
         """Log-mel frames (B, L, C) in another register."""
-        if self.transposer is None or shift == Shift():
+        if shift == Shift():
             return sound
-        shifts = torch.tensor([[shift.pitch, shift.spread]], device=sound.device)
-        return self.transposer(sound, shifts.expand(len(sound), -1))
+        asked = torch.tensor([[shift.pitch - math.log(shift.stretch), shift.spread]])
+        moved = self.transposer(sound, asked.to(sound).expand(len(sound), -1))
+        return stretched(moved, shift.stretch, self.centres)

@@ -5,7 +5,9 @@ median m' and spread s' where f has m and s, log f' = log m' + (log f - log m) s
 with the cube root of the pitch, about as they do between people.
 
 One small network of the vocoder's kind does it, trained with the checkpoint (`mars5.train`) on its
-own voice and what the WORLD vocoder makes of it.
+own voice and what the WORLD vocoder makes of it. Formants of voices above 1.95 times the own pitch,
+beyond what it was trained for, are moved by stretching its result: harmonics move with them, so it
+is asked for less pitch.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ class Shift:
     spread: float = 0.0
 
     @classmethod
-    def between(cls, own: Register | None, wanted: Register | None, strength: float) -> Shift:
+    def between(cls, own: Register, wanted: Register | None, strength: float) -> Shift:
         """The shift by `strength`, 0 to 1, of the way, within what the network knows.
 
-        Nothing is shifted where one of the two has no register.
+        Nothing is shifted where the wanted voice has no register.
         """
-        if own is None or wanted is None:
+        if wanted is None:
             return cls()
         return cls(
             strength * _within(wanted.median / own.median, PITCHES),
@@ -53,8 +55,13 @@ class Shift:
 
     @property
     def formants(self) -> float:
-        """The factor by which formants move."""
+        """The factor by which the network moves formants."""
         return math.exp(_within(math.exp(self.pitch / 3), FORMANTS))
+
+    @property
+    def stretch(self) -> float:
+        """The factor by which they are still to be moved."""
+        return max(1.0, math.exp(self.pitch / 3) / FORMANTS[1])
 
 
 def _within(factor: float, limits: tuple[float, float]) -> float:
@@ -95,10 +102,23 @@ class Transposer(nn.Module):
         self.reach = CONV_REACH * (1 + dims.n_layers)
 
     def forward(self, sound: Tensor, shifts: Tensor) -> Tensor:
-        """(B, L, n_mels) log-mel and (B, 2) pitch and spread of each row's shift -> log-mel."""
+        """(B, L, n_mels) log-mel and (B, 2) log factors of pitch and spread -> log-mel."""
         given = shifts[:, None].expand(-1, sound.shape[1], -1)
         found: Tensor = self.out(self.body(torch.cat([sound, given], 2).transpose(1, 2), None))
         return found
+
+
+def stretched(sound: Tensor, factor: float, centres: Tensor) -> Tensor:
+    """Log-mel frames (..., C) with what was at a frequency at `factor` times that frequency.
+
+    Args:
+        centres: (C,) Hz of the bands.
+    """
+    places = centres / factor
+    above = torch.searchsorted(centres, places).clamp(1, len(centres) - 1)
+    low, high = centres[above - 1], centres[above]
+    share = ((places - low) / (high - low)).clamp(0, 1)
+    return sound[..., above - 1].lerp(sound[..., above], share)
 
 
 def build_transposer(config: dict[str, Any], weights: dict[str, Tensor], n_mels: int) -> Transposer:

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from mars5.checkpoint import write_checkpoint
+from mars5.config import N_CODEBOOKS
+from mars5.conversion import OwnVoice
+from mars5.conversion.pitch import Register, register
 from mars5.conversion.transposer import Transposer
+from mars5.engine import Engine
 from mars5.errors import TrainError
-from mars5.files import replacing
 from mars5.hub import CODEC_FILE, VOICE_FILE
 from mars5.train.recipe import TRANSPOSER, Workshop
 from mars5.train.teachers import Speaker, speak
+from mars5.train.transposer import said_again
 from mars5.tts import Mars5TTS
 
-VERSION = 8
+VERSION = 9
 # What the default voice says: a teacher's recording, made anew at export and kept as codes only.
 VOICE_TEACHER = Speaker("flite", "rms")
 VOICE_TEXT = "The evening train was almost empty, so we sat by the window and talked quietly."
+# What it says for its statistics, which conversions start from.
+OWN_TEXTS = (
+    "The quick brown fox jumped over the lazy dog, and both of them went home.",
+    "We saw a beige car with a huge dent in its side, just behind the village church.",
+    "My father thought that the weather would change before the end of the month.",
+    "A boy in a yellow shirt was throwing pebbles at the old wooden bridge.",
+    "She usually measures everything twice, and cuts it only once.",
+    "There were eight chairs around the table, but nobody wanted to sit down.",
+    "You should put the books back on the shelf when you have looked at them.",
+    "Long ago a king lived in that castle with his three daughters.",
+    "The engine made a strange noise, so they pulled over and called for help.",
+    "I would rather have a cup of hot chocolate than another glass of juice.",
+    "Few people know how to catch fish with their bare hands.",
+    "Please leave your shoes by the door and hang your coat over there.",
+)
 
 DEFAULTS: dict[str, Any] = {
     "temperature": 0.7,
@@ -46,8 +68,19 @@ def export(workshop: Workshop, target: Path) -> Path:
     """Write the checkpoint of a workshop's latest training states to the folder `target`.
 
     Raises:
-        TrainError: a training has not left its state yet.
+        TrainError: a training has not left its state yet, the teacher is not installed, or says
+            nothing that is voiced.
     """
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as made:
+        _export(workshop, Path(made))
+        for path in Path(made).iterdir():
+            path.replace(target / path.name)
+    return target
+
+
+def _export(workshop: Workshop, target: Path) -> None:
+    """Write the files; until the last of them is there the own voice is a stand-in."""
     text, speech = workshop.tokenizers()
     models: dict[str, torch.nn.Module] = {
         "ar": workshop.new_ar(), "nar": workshop.new_nar(), "vocoder": workshop.new_vocoder()
@@ -62,7 +95,7 @@ def export(workshop: Workshop, target: Path) -> Path:
             training[name] = _story(state, sum(p.numel() for p in model.parameters()))
     config = replace(
         workshop.described(text, speech, "transposer" in models),
-        defaults=DEFAULTS,
+        defaults=DEFAULTS if "transposer" in models else DEFAULTS | {"voice_conversion": 0.0},
         facts={
             "name": "nano",
             "version": VERSION,
@@ -71,7 +104,6 @@ def export(workshop: Workshop, target: Path) -> Path:
             "data": "synthetic speech of flite (slt, rms, awb, kal16) and of Kokoro-82M",
         },
     )
-    target.mkdir(parents=True, exist_ok=True)
     for name in ("ar", "nar"):
         weights = {k: v.half() for k, v in models[name].state_dict().items()}
         write_checkpoint(target / f"mars5_{name}.safetensors", weights, text, speech, config)
@@ -82,10 +114,31 @@ def export(workshop: Workshop, target: Path) -> Path:
         for name, tensor in models[part].state_dict().items()
         if (part, name) != ("vocoder", "table")  # the codec's books, as vectors
     }  # fmt: skip
-    with replacing(target / CODEC_FILE) as temporary:
-        save_file(parts, temporary)
+    if "transposer" in models:
+        parts |= _own_parts(OwnVoice(torch.zeros(1, N_CODEBOOKS).long(), Register(100.0, 0.0)))
+    save_file(parts, target / CODEC_FILE)
     _save_default_voice(target)
-    return target
+    if "transposer" in models:
+        engine = Mars5TTS.from_pretrained(target, device="cpu").engine  # now with that voice
+        save_file(parts | _own_parts(_own_voice(engine)), target / CODEC_FILE)
+
+
+def _own_parts(own: OwnVoice) -> dict[str, Tensor]:
+    return {f"own.{name}": tensor for name, tensor in own.weights().items()}
+
+
+def _own_voice(engine: Engine) -> OwnVoice:
+    """What the exported NAR makes of its teacher's coarse codes, and where that teacher lies.
+
+    Raises:
+        TrainError: nothing of it is voiced.
+    """
+    waves = [speak(text, VOICE_TEACHER)[0].astype(np.float32) / 32768 for text in OWN_TEXTS]
+    found = register(torch.from_numpy(np.concatenate(waves)))
+    if found is None:
+        raise TrainError(f"nothing is voiced in what {VOICE_TEACHER} says")
+    codes = [said_again(engine, text, w) for text, w in zip(OWN_TEXTS, waves, strict=True)]
+    return OwnVoice(torch.cat(codes), found)
 
 
 def _story(state: dict[str, Any], parameters: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -60,14 +61,10 @@ def pair_shard(engine: Engine, shard: Path, own: Register, target: Path) -> None
     if target.exists():
         return
     codec, rng = mel_codec(engine), random.Random(shard.name)
-    cfg = replace(engine.default_config, voice_conversion=0.0)
     sounds, wanted, shifts = [], [], []
     for utterance, pcm in read_shard(shard):
         wave = (pcm / 32768).astype(np.float32)
-        codes = codec.encode(torch.from_numpy(wave)[None].to(engine.device))[0]
-        task = engine.task(utterance.text, None, None, cfg, torch.Generator().manual_seed(0))
-        refined = engine.refined(task, Coarse(codes[:, 0].tolist(), "stop"))
-        sound = codec.sound(refined[None])[0]
+        sound = codec.sound(said_again(engine, utterance.text, wave)[None])[0]
         sounds.append(sound.half().cpu())
         parts = analyse(wave)
         for _ in range(SHIFTS):
@@ -82,6 +79,15 @@ def pair_shard(engine: Engine, shard: Path, own: Register, target: Path) -> None
     }  # fmt: skip
     with replacing(target) as temporary:
         save_file(tensors, temporary, {"frames": json.dumps([len(sound) for sound in sounds])})
+
+
+def said_again(engine: Engine, text: str, wave: npt.NDArray[np.floating]) -> Tensor:
+    """(L, Q) what the NAR makes of the coarse codes of a recording (T,) of the own voice."""
+    cfg = replace(engine.default_config, voice_conversion=0.0)
+    given = torch.from_numpy(wave).float()[None].to(engine.device)
+    codes = engine.codec.encode(given)[0]
+    task = engine.task(text, None, None, cfg, torch.Generator().manual_seed(0))
+    return engine.refined(task, Coarse(codes[:, 0].tolist(), "stop"))
 
 
 def mel_codec(engine: Engine) -> MelCodec:
