@@ -180,6 +180,7 @@ class Vocoder(nn.Module):
         Any number of books from the first on will do. A code of 1024 reads row 0 of the next
         book, as in the published vocoder.
         """
+        codes = codes.long()
         summed = self.table[codes[..., 0]]
         for q in range(1, codes.shape[2]):  # all at once takes eight times the memory
             summed = summed + self.table[codes[..., q] + q * CODEBOOK_SIZE]

@@ -374,7 +374,7 @@ def test_interrupt_exits_with_130_and_leaves_no_file(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Engine, "vocode", interrupted)
+    monkeypatch.setattr(Engine, "rendered", interrupted)
     assert main(["say", "Hello.", "--model", model]) == 130
     assert capsys.readouterr().err.endswith("mars5: interrupted\n")
     assert not list(here.iterdir())

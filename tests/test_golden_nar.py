@@ -82,7 +82,9 @@ def test_schedule_tables() -> None:
     for steps in sorted({int(key.split(".")[0][1:]) for key in data}):
         schedule = diffusion.cosine_schedule(steps)
         for table, found in vars(schedule).items():
-            assert torch.equal(found, data[f"T{steps}.{table}"]), (steps, table)
+            # The cosine's last bit is another one from CPU to CPU; 1 - alpha is down to 1e-4.
+            relative = 5e-5 if "1_min" in table else 1e-6
+            assert_close(found, data[f"T{steps}.{table}"], relative)
 
 
 @pytest.mark.parametrize("case", golden.cases("diffusion/functions.json"), ids=golden.ids)

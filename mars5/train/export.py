@@ -107,13 +107,7 @@ def _export(workshop: Workshop, target: Path) -> None:
     for name in ("ar", "nar"):
         weights = {k: v.half() for k, v in models[name].state_dict().items()}
         write_checkpoint(target / f"mars5_{name}.safetensors", weights, text, speech, config)
-    models["codec"] = workshop.codec()
-    parts = {
-        f"{part}.{name}": tensor.half().contiguous()
-        for part in ("codec", "vocoder", "transposer") if part in models
-        for name, tensor in models[part].state_dict().items()
-        if (part, name) != ("vocoder", "table")  # the codec's books, as vectors
-    }  # fmt: skip
+    parts = _codec_parts(models | {"codec": workshop.codec()})
     if "transposer" in models:
         parts |= _own_parts(OwnVoice(torch.zeros(1, N_CODEBOOKS).long(), Register(100.0, 0.0)))
     save_file(parts, target / CODEC_FILE)
@@ -121,6 +115,16 @@ def _export(workshop: Workshop, target: Path) -> None:
     if "transposer" in models:
         engine = Mars5TTS.from_pretrained(target, device="cpu").engine  # now with that voice
         save_file(parts | _own_parts(_own_voice(engine)), target / CODEC_FILE)
+
+
+def _codec_parts(models: dict[str, torch.nn.Module]) -> dict[str, Tensor]:
+    """The tensors of the codec's file."""
+    return {
+        f"{part}.{name}": tensor.half().contiguous()
+        for part in ("codec", "vocoder", "transposer") if part in models
+        for name, tensor in models[part].state_dict().items()
+        if (part, name) != ("vocoder", "table")  # the codec's books, as vectors
+    }  # fmt: skip
 
 
 def _own_parts(own: OwnVoice) -> dict[str, Tensor]:
