@@ -166,7 +166,8 @@ def test_magnitudes_are_those_of_the_fourier_transform(n_fft: int, hop: int) -> 
     wanted = torch.stft(wave, n_fft, hop, window=window, center=False, return_complex=True).abs()
     with NoneComplex():
         found = Magnitudes(n_fft, hop)(wave)
-    torch.testing.assert_close(found, wanted.transpose(1, 2), rtol=1e-5, atol=3e-5)
+    # Relative: the last bit of the largest magnitudes differs from CPU to CPU.
+    torch.testing.assert_close(found, wanted.transpose(1, 2), rtol=1e-6, atol=3e-5)
 
 
 def test_magnitudes_of_silence_have_a_slope() -> None:

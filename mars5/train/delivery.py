@@ -1,10 +1,13 @@
 """Step 4: what other voices would be if they had the delivery of the checkpoint's own voice.
 
-Clones of a small checkpoint keep one delivery (`own_delivery`): the AR gives the coarse codes of
-its own voice, whoever is cloned, and the NAR has to find the rest in the cloned voice. To learn
-that, it needs examples: an utterance of somebody, moved phone by phone to the times at which the
-own voice says the same, with the coarse codes of the own voice and the finer codes that bring the
-somebody back from there.
+For versions 2 to 6 of the embedded checkpoint, from which its weights still descend. Since version
+7 the sound of the own voice is converted instead (`mars5.conversion`), and no training asks for
+this step.
+
+In those the AR gave the coarse codes of its own voice, whoever was cloned (`own_delivery`), and the
+NAR had to find the rest in the cloned voice. To learn that, it needed examples: an utterance of
+somebody, moved phone by phone to the times at which the own voice says the same, with the coarse
+codes of the own voice and the finer codes that bring the somebody back from there.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch import Tensor
 
 from mars5.codec import MelCodec
 from mars5.train.corpus import read_shard
-from mars5.train.teachers import Phones, own_speaker, speak
+from mars5.train.teachers import Phones, as_wave, own_speaker, speak
 from mars5.train.tokens import save_codes
 
 # Kokoro's phones by flite's names; those not listed are called the same.
@@ -58,7 +61,7 @@ def delivered(
     Returns:
         (1, frames, rank) features and (1, frames) codes, as `MelCodec.quantise` takes them.
     """
-    wave, own_wave = (torch.from_numpy(pcm).float()[None] / 32768 for pcm in (wanted[0], own[0]))
+    wave, own_wave = (as_wave(pcm)[None] for pcm in (wanted[0], own[0]))
     coarse = codec.encode(own_wave)[..., 0]
     rate = codec.frame_rate * codec.dims.stack
     middles = (np.arange(coarse.shape[1] * codec.dims.stack) + 0.5) / rate

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,7 +20,7 @@ from mars5.engine import Engine
 from mars5.errors import TrainError
 from mars5.hub import CODEC_FILE, VOICE_FILE
 from mars5.train.recipe import TRANSPOSER, Workshop
-from mars5.train.teachers import Speaker, speak
+from mars5.train.teachers import Speaker, as_wave, speak
 from mars5.train.transposer import said_again
 from mars5.tts import Mars5TTS
 
@@ -137,8 +136,8 @@ def _own_voice(engine: Engine) -> OwnVoice:
     Raises:
         TrainError: nothing of it is voiced.
     """
-    waves = [speak(text, VOICE_TEACHER)[0].astype(np.float32) / 32768 for text in OWN_TEXTS]
-    found = register(torch.from_numpy(np.concatenate(waves)))
+    waves = [as_wave(speak(text, VOICE_TEACHER)[0]) for text in OWN_TEXTS]
+    found = register(torch.cat(waves))
     if found is None:
         raise TrainError(f"nothing is voiced in what {VOICE_TEACHER} says")
     codes = [said_again(engine, text, w) for text, w in zip(OWN_TEXTS, waves, strict=True)]
@@ -160,8 +159,7 @@ def _save_default_voice(target: Path) -> None:
     pcm, _ = speak(VOICE_TEXT, VOICE_TEACHER)
     system = Mars5TTS.from_pretrained(target, device="cpu")
     facts = {"source": str(VOICE_TEACHER), "licence": "CMU (permissive)"}
-    wave = torch.from_numpy(pcm).float() / 32768
-    system.voice(wave, VOICE_TEXT, provenance=facts).save(target / VOICE_FILE)
+    system.voice(as_wave(pcm), VOICE_TEXT, provenance=facts).save(target / VOICE_FILE)
 
 
 def _state(path: Path, step: str) -> dict[str, Any]:

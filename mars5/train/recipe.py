@@ -45,6 +45,7 @@ from mars5.train.delivery import deliver_shard, delivered_shard
 from mars5.train.judges import Judges
 from mars5.train.loop import Run, begin, initialise, start_from_codebook
 from mars5.train.pieces import joined, split
+from mars5.train.teachers import as_wave
 from mars5.train.tokens import encode_shard, read_examples
 from mars5.train.transfer import carry_ar, carry_nar, load_weights, mixtures
 from mars5.train.vocoder import Cuts, train_vocoder
@@ -415,7 +416,7 @@ class Workshop:
         for cast, paths in self._shards("corpus").items():
             for path in paths[1 : 1 + counts[cast]]:
                 for _, pcm in read_shard(path):
-                    yield torch.from_numpy(pcm).float() / 32768
+                    yield as_wave(pcm)
 
     def _shards(self, kind: str) -> Shards:
         """Shards by cast, in order; the first of each cast is held out."""

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
+import torch
+from torch import Tensor
 
 from mars5.errors import MissingExtraError, TrainError
 
@@ -79,6 +81,11 @@ def speak(text: str, speaker: Speaker, pace: float = 1.0) -> tuple[np.ndarray, P
         audio = _toned(audio, speaker.tone)
     pcm = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
     return pcm, [(p, end / speaker.size) for p, end in phones]
+
+
+def as_wave(pcm: np.ndarray) -> Tensor:
+    """(T,) int16 of `speak` -> (T,) float32 from -1 to 1."""
+    return torch.from_numpy(pcm).float() / 32768
 
 
 def _toned(audio: np.ndarray, tone: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from mars5.codec import MelCodec
 from mars5.files import replacing
 from mars5.train.corpus import read_shard
 from mars5.train.rooms import in_a_room
+from mars5.train.teachers import as_wave
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def encode_shard(codec: MelCodec, shard: Path, target: Path) -> None:
     progress: list[Tensor] = []
     rng = np.random.default_rng(crc32(shard.name.encode()))
     for utterance, pcm in read_shard(shard):
-        wave = pcm.astype(np.float32) / 32768
+        wave = as_wave(pcm).numpy()
         for found, recording in ((codes, wave), (roomy, in_a_room(wave, rng))):
             found.append(codec.encode(torch.from_numpy(recording)[None])[0].to(torch.int16))
         middles = (torch.arange(len(codes[-1])) + 0.5) / codec.frame_rate

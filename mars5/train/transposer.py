@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -30,6 +29,7 @@ from mars5.errors import TrainError
 from mars5.files import replacing
 from mars5.train.corpus import read_shard
 from mars5.train.loop import Run
+from mars5.train.teachers import as_wave
 from mars5.train.world import analyse, transposed
 
 SHIFTS = 4  # of each recording
@@ -63,10 +63,10 @@ def pair_shard(engine: Engine, shard: Path, own: Register, target: Path) -> None
     codec, rng = mel_codec(engine), random.Random(shard.name)
     sounds, wanted, shifts = [], [], []
     for utterance, pcm in read_shard(shard):
-        wave = (pcm / 32768).astype(np.float32)
+        wave = as_wave(pcm)
         sound = codec.sound(said_again(engine, utterance.text, wave)[None])[0]
         sounds.append(sound.half().cpu())
-        parts = analyse(wave)
+        parts = analyse(wave.numpy())
         for _ in range(SHIFTS):
             shift = drawn_shift(rng)
             moved = torch.from_numpy(transposed(parts, own, shift))[: len(wave)]
@@ -81,11 +81,10 @@ def pair_shard(engine: Engine, shard: Path, own: Register, target: Path) -> None
         save_file(tensors, temporary, {"frames": json.dumps([len(sound) for sound in sounds])})
 
 
-def said_again(engine: Engine, text: str, wave: npt.NDArray[np.floating]) -> Tensor:
+def said_again(engine: Engine, text: str, wave: Tensor) -> Tensor:
     """(L, Q) what the NAR makes of the coarse codes of a recording (T,) of the own voice."""
     cfg = replace(engine.default_config, voice_conversion=0.0)
-    given = torch.from_numpy(wave).float()[None].to(engine.device)
-    codes = engine.codec.encode(given)[0]
+    codes = engine.codec.encode(wave[None].to(engine.device))[0]
     task = engine.task(text, None, None, cfg, torch.Generator().manual_seed(0))
     return engine.refined(task, Coarse(codes[:, 0].tolist(), "stop"))
 
@@ -110,7 +109,7 @@ def own_register(shards: list[Path]) -> Register:
         TrainError: nothing in them is voiced.
     """
     waves = [pcm for _, pcm in list(read_shard(shards[0]))[:40]]
-    found = register(torch.from_numpy(np.concatenate(waves)).float() / 32768)
+    found = register(as_wave(np.concatenate(waves)))
     if found is None:
         raise TrainError(f"nothing is voiced in {shards[0]}")
     return found

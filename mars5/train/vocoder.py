@@ -21,6 +21,7 @@ from mars5.train.batching import draw_cast
 from mars5.train.corpus import read_shard
 from mars5.train.judges import Judges
 from mars5.train.loop import Run
+from mars5.train.teachers import as_wave
 from mars5.vocoder import Vocoder
 
 SHARES = {"own": 0.25, "plain": 0.1, "pseudo": 0.15, "crowd": 0.2, "kokoro": 0.3}
@@ -46,7 +47,7 @@ class Cuts:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         while True:
             waves = [
-                torch.from_numpy(pcm).float() / 32768
+                as_wave(pcm)
                 for _, pcm in read_shard(
                     self.rng.choice(self.shards[draw_cast(self.shards, SHARES, self.rng)])
                 )
